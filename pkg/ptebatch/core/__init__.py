@@ -1,0 +1,1 @@
+"""The compiled core; import from `ptebatch` instead."""

@@ -1,0 +1,3 @@
+from .strategy cimport strategy
+
+cdef const strategy *find(bytes name)

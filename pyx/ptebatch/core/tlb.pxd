@@ -1,0 +1,128 @@
+# TLB maintenance: which instructions a flush needs, and the gather that
+# decides what to flush. Counterparts: arch/arm64/include/asm/tlbflush.h,
+# include/asm-generic/tlb.h, mm/mmu_gather.c. Rules: spec 6.8.
+from libc.stdint cimport uint64_t
+from .log cimport EV_ASIDE1IS, EV_DSB_ISH, EV_DSB_ISHST, EV_GATHER, EV_RVALE1IS, EV_VALE1IS, pairs_add, trace, trace_emit
+from .machine cimport machine
+from .mm_struct cimport mm_struct
+
+cdef struct flush_ops:
+    uint64_t vale1is
+    uint64_t rvale1is
+    uint64_t aside1is
+    uint64_t dsb
+
+cdef enum:
+    MAX_TLBI_RANGE_PAGES = 32 << 16
+
+
+cdef inline void note(trace *tr, int kind, uint64_t addr, uint64_t value) noexcept nogil:
+    if tr != NULL:
+        trace_emit(tr, kind, addr, value)
+
+
+# one instruction, or two when the kernel is unmapped at EL0
+cdef inline uint64_t tlbi(const machine *m, trace *tr, int kind, uint64_t addr, uint64_t pages) noexcept nogil:
+    note(tr, kind, addr, pages)
+    if not m.kpti:
+        return 1
+    note(tr, kind, addr, pages)
+    return 2
+
+
+# the loop of __flush_tlb_range_op(): PTE stride, no barriers
+cdef inline flush_ops range_ops(const machine *m, uint64_t addr, uint64_t pages, bint use_range, trace *tr) noexcept nogil:
+    cdef flush_ops ops = flush_ops(0, 0, 0, 0)
+    cdef int scale = 3
+    cdef uint64_t num, covered
+    cdef uint64_t align64k = ((<uint64_t>1 << 16) - 1)
+    while pages:
+        if not use_range or pages == 1 or (m.lpa2 and addr & align64k):
+            ops.vale1is += tlbi(m, tr, EV_VALE1IS, addr, 1)
+            addr += <uint64_t>1 << m.page_shift
+            pages -= 1
+            continue
+        num = pages >> (5 * scale + 1)
+        if num:
+            covered = num << (5 * scale + 1)
+            ops.rvale1is += tlbi(m, tr, EV_RVALE1IS, addr, covered)
+            addr += covered << m.page_shift
+            pages -= covered
+        scale -= 1
+    return ops
+
+
+# a flush by range with its barriers; too long a range becomes one ASID flush
+cdef inline flush_ops flush_tlb_range(const machine *m, uint64_t addr, uint64_t pages, trace *tr) noexcept nogil:
+    cdef flush_ops ops
+    cdef bint whole = pages > MAX_TLBI_RANGE_PAGES if m.tlb_range else pages >= m.ptrs_per_pte
+    note(tr, EV_DSB_ISHST, 0, 0)
+    if whole:
+        ops = flush_ops(0, 0, tlbi(m, tr, EV_ASIDE1IS, 0, 0), 2)
+    else:
+        ops = range_ops(m, addr, pages, m.tlb_range, tr)
+        ops.dsb = 2
+    note(tr, EV_DSB_ISH, 0, 0)
+    if m.repeat_tlbi:
+        # the workaround repeats one TLBI and its barrier after each flush
+        ops.vale1is += tlbi(m, tr, EV_VALE1IS, addr, 1)
+        ops.dsb += 1
+        note(tr, EV_DSB_ISH, 0, 0)
+    if whole and m.asid_extra_dsb:
+        ops.dsb += 1
+        note(tr, EV_DSB_ISH, 0, 0)
+    return ops
+
+
+# the flush inside contpte_convert(): never an ASID flush in the kernel's geometries
+cdef inline void convert_flush(mm_struct *mm, uint64_t addr) noexcept nogil:
+    cdef uint64_t nr = mm.m.cont_ptes
+    cdef flush_ops ops = range_ops(&mm.m, addr, nr, True, NULL)
+    mm.c.convert_tlbi += 1
+    mm.c.convert_tlbi_pages += nr
+    mm.c.convert_tlbi_ops += nr
+    mm.c.convert_tlbi_ops_range += ops.vale1is + ops.rvale1is
+    ops = flush_tlb_range(&mm.m, addr, nr, mm.tr)
+    mm.c.convert_vale1is += ops.vale1is
+    mm.c.convert_rvale1is += ops.rvale1is
+    mm.c.convert_aside1is += ops.aside1is
+    mm.c.convert_dsb += ops.dsb
+    if mm.flushes != NULL:
+        pairs_add(mm.flushes, addr, nr)
+
+
+# ---- mmu_gather ----
+
+cdef inline void tlb_gather_mmu(mm_struct *mm) noexcept nogil:
+    mm.tlb.start = <uint64_t>-1
+    mm.tlb.end = 0
+    mm.tlb.cleared_ptes = False
+
+
+cdef inline void tlb_flush_pte_range(mm_struct *mm, uint64_t addr, uint64_t size) noexcept nogil:
+    mm.c.gather_calls += 1
+    note(mm.tr, EV_GATHER, addr, size >> mm.m.page_shift)
+    if addr < mm.tlb.start:
+        mm.tlb.start = addr
+    if addr + size > mm.tlb.end:
+        mm.tlb.end = addr + size
+    mm.tlb.cleared_ptes = True
+
+
+# end of a VMA: flush what was gathered, and reset (arm64 merges no VMAs)
+cdef inline void tlb_end_vma(mm_struct *mm) noexcept nogil:
+    cdef uint64_t pages
+    cdef flush_ops ops
+    if not mm.tlb.cleared_ptes:
+        return
+    pages = (mm.tlb.end - mm.tlb.start) >> mm.m.page_shift
+    if mm.gathers != NULL:
+        pairs_add(mm.gathers, mm.tlb.start, mm.tlb.end)
+    ops = flush_tlb_range(&mm.m, mm.tlb.start, pages, mm.tr)
+    mm.c.flush_calls += 1
+    mm.c.flush_pages += pages
+    mm.c.flush_vale1is += ops.vale1is
+    mm.c.flush_rvale1is += ops.rvale1is
+    mm.c.flush_aside1is += ops.aside1is
+    mm.c.flush_dsb += ops.dsb
+    tlb_gather_mmu(mm)
