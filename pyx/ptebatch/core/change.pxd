@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .batch cimport folio_pte_batch_flags
 from .log cimport EV_LOCK, EV_UNLOCK
 from .machine cimport machine
+from .memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_wanted
 from .mm_struct cimport PG_NUMA_SKIP, emit, folio_anon, folio_large, folio_of, folio_of_pte
 from .pte cimport (
     PTE_SWP_UFFD, pte_none, pte_present, pte_protnone, pte_swp_clear_uffd, pte_swp_mkuffd, pte_t, softleaf_offset,
@@ -104,23 +105,49 @@ cdef inline int64_t change_present_ptes(walk *w, const strategy *s) noexcept nog
     return s.step(w)
 
 
-cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
+# one entry, or the batch that begins at it
+cdef inline void change_one(walk *w, const strategy *s) noexcept nogil:
     cdef int64_t nr
+    w.old = ptep_get(&w.t, w.idx)
+    if pte_present(w.old):
+        nr = change_present_ptes(w, s)
+        if nr <= 0 or nr > <int64_t>max_nr(w):
+            # only a strategy from outside can do this: stop rather than loop for ever
+            w.failed = True
+            return
+        w.idx += nr
+        return
+    if pte_none(w.old):
+        change_none_pte(w)
+    else:
+        change_softleaf_pte(w)
+    w.idx += 1
+
+
+# run the unit of nr entries at w.idx and remember what it did
+cdef inline void learn(walk *w, const strategy *s, memo *m, size_t nr) noexcept nogil:
+    cdef size_t first = w.idx
+    cdef aside a
+    memo_copy_in(w, m, nr)
+    memo_begin(w, m, &a)
+    while w.idx < first + nr and not w.failed:
+        change_one(w, s)
+    memo_end(w, m, &a, first)
+
+
+cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
+    cdef memo *m = <memo *>w.memo
+    cdef size_t nr
     w.t.mm.c.pte_locks += 1
     emit(&w.t, EV_LOCK, w.idx, w.end - w.idx)
     while w.idx < w.end and not w.failed:
-        w.old = ptep_get(&w.t, w.idx)
-        if pte_present(w.old):
-            nr = change_present_ptes(w, s)
-            if nr <= 0 or nr > <int64_t>max_nr(w):
-                # only a strategy from outside can do this: stop rather than loop for ever
-                w.failed = True
-                break
-            w.idx += nr
-            continue
-        if pte_none(w.old):
-            change_none_pte(w)
-        else:
-            change_softleaf_pte(w)
-        w.idx += 1
+        if m != NULL:
+            if m.valid and m.replay(w, m):
+                continue
+            memo_count(w, m)
+            nr = memo_wanted(w, m)
+            if nr:
+                learn(w, s, m, nr)
+                continue
+        change_one(w, s)
     emit(&w.t, EV_UNLOCK, w.end - 1, 0)

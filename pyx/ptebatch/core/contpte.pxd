@@ -146,7 +146,7 @@ cdef inline void __contpte_try_fold(table *t, size_t idx, pte_t pte) noexcept no
     cdef uint64_t nr = t.mm.m.cont_ptes
     cdef size_t first = contpte_align_down(t, idx), i
     cdef uint64_t pfn = pte_pfn(pte, t.mm.m.page_shift) - (nr - 1)
-    cdef folio f = folio_of(t.mm, pfn)
+    cdef folio f = folio_of(t.mm, pfn + nr - 1)
     cdef pte_t want
     t.mm.c.fold_tries += 1
     # one folio must cover the block

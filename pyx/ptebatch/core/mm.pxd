@@ -1,6 +1,7 @@
 # The class that owns an address space; its C part is `space` of mprotect.pxd.
 from libc.stdint cimport uint8_t, uint64_t
 from .log cimport pairs, trace
+from .memo cimport memo
 from .mm_struct cimport table
 from .mprotect cimport space
 from .result cimport Result
@@ -19,6 +20,7 @@ cdef class MM:
     cdef pairs gathers
     cdef trace tr
     cdef int busy
+    cdef memo memo_store
     cdef object __weakref__
 
     cdef bint table_at(self, uint64_t addr, table *t, size_t *idx) noexcept nogil

@@ -13,6 +13,7 @@ from .machine cimport machine
 from .mm_struct cimport (
     PG_ANON, PG_ANON_EXCLUSIVE, PG_MAPPED_SHARED, PG_NUMA_SKIP, PG_ORDER_MASK, page_of, table,
 )
+from .memo cimport memo, memo_free, memo_init, replay_fn
 from .mprotect cimport change_protection, do_mprotect, outcome, request, space
 from .pgtable cimport DESC_TABLE, pgtable_free, pgtable_index, pgtable_init, pmd_offset, pte_table
 from .pte cimport (
@@ -39,6 +40,7 @@ import numpy as np
 from ptebatch import bits
 from ptebatch.errors import LayoutError, MprotectError, PtebatchError, StrategyError
 from ptebatch.machine import Machine
+from ptebatch.isa import REPLAY
 from ptebatch.reasons import REASONS
 from ptebatch.strategies import resolve
 from .window import Window
@@ -116,6 +118,9 @@ cdef class MM:
         One byte each, touched only where used.
     pfn_base : int
         First of them.
+    memo : bool
+        Replay units that equal one already done (same results, far faster); False
+        runs every entry step by step.
 
     Attributes
     ----------
@@ -134,7 +139,7 @@ cdef class MM:
     spaces run in parallel, calls release the GIL.
     """
 
-    def __cinit__(self, machine=None, *, nr_pages=1 << 22, pfn_base=1024):
+    def __cinit__(self, machine=None, *, nr_pages=1 << 22, pfn_base=1024, bint memo=True):
         if machine is None:
             machine = Machine()
         elif isinstance(machine, str):
@@ -163,6 +168,11 @@ cdef class MM:
         if pgtable_init(&self.sp.pt, &self.sp.mm.m):
             raise MemoryError("the root page table did not fit in memory")
         tlb_gather_mmu(&self.sp.mm)
+        if memo:
+            self.sp.memo = &self.memo_store
+            self.memo_store.replay = <replay_fn>PyCapsule_GetPointer(REPLAY, b"ptebatch.replay")
+            if memo_init(&self.memo_store, self.sp.mm.m.ptrs_per_pte):
+                raise MemoryError("the memo of one leaf table did not fit in memory")
 
     def __dealloc__(self):
         pgtable_free(&self.sp.pt)
@@ -172,6 +182,7 @@ cdef class MM:
         pairs_free(&self.flushes)
         pairs_free(&self.gathers)
         free(self.tr.at)
+        memo_free(&self.memo_store)
 
     # ---- page metadata ----
 
@@ -860,7 +871,8 @@ cdef class MM:
 
     def copy(self):
         """An independent copy: tables, VMAs, metadata, limits."""
-        cdef MM other = MM.__new__(MM, self.machine, nr_pages=self.sp.mm.nr_pages, pfn_base=self.sp.mm.pfn_base)
+        cdef MM other = MM.__new__(MM, self.machine, nr_pages=self.sp.mm.nr_pages, pfn_base=self.sp.mm.pfn_base,
+                                memo=self.sp.memo != NULL)
         cdef size_t i
         if self.busy:
             raise PtebatchError("this MM is in use by another thread; copy it when the call has returned")

@@ -6,9 +6,11 @@ from libc.stdint cimport uint64_t
 from .change cimport change_pte_range
 from .counters cimport counters
 from .machine cimport machine, page_size
+from .memo cimport memo, memo_count
 from .mm_struct cimport mm_struct
-from .pgtable cimport pgtable, pte_table
-from .strategy cimport MM_CP_TRY_CHANGE_WRITABLE, strategy, walk
+from .pgtable cimport DESC_TABLE, pgtable, pgtable_index, pmd_offset
+from .pte cimport pte_t
+from .strategy cimport MM_CP_TRY_CHANGE_WRITABLE, STRATEGY_PURE, strategy, walk
 from .tlb cimport tlb_end_vma, tlb_gather_mmu
 from .vma cimport (
     VM_ACCESS, VM_ACCOUNT, VM_BTI, VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_MTE, VM_MTE_ALLOWED, VM_NORESERVE, VM_PKEYS,
@@ -60,6 +62,7 @@ cdef struct space:
     uint64_t commit_limit
     uint64_t pkeys             # allocated protection keys, one bit each
     bint read_implies_exec
+    memo *memo                 # NULL: every entry is done step by step
 
 cdef struct request:
     uint64_t start
@@ -79,23 +82,47 @@ cdef inline uint64_t untagged_addr(uint64_t addr) noexcept nogil:
     return addr if addr >> 55 & 1 else addr & ~(<uint64_t>0xff << 56)
 
 
+# the address space's memo, cleared, if this call can use it
+cdef inline void *memo_for(space *sp, const strategy *s, uint64_t pages) noexcept nogil:
+    cdef memo *m = sp.memo
+    if m == NULL or pages < 64 or sp.mm.tr != NULL or not s.flags & STRATEGY_PURE:
+        return NULL
+    # a small block may share a 64K unit of LPA2's range TLBIs with its neighbours
+    if sp.mm.m.lpa2 and (<uint64_t>sp.mm.m.cont_ptes << sp.mm.m.page_shift) < 65536:
+        return NULL
+    m.valid = m.hit = False
+    m.skip = m.backoff = 0
+    m.pending = 0
+    return m
+
+
 # change_protection(): every leaf table of [start, end), one VMA
 cdef inline bint change_protection(space *sp, uint64_t start, uint64_t end, walk *w, const strategy *s) noexcept nogil:
     cdef uint64_t span = <uint64_t>sp.mm.m.ptrs_per_pte << sp.mm.m.page_shift
     cdef uint64_t addr = start, next
+    cdef uint64_t *pmd = NULL
     sp.mm.c.vmas_walked += 1
     w.t.mm = &sp.mm
     w.failed = False
     w.started = 0
+    w.range_end = end
+    w.memo = memo_for(sp, s, (end - start) >> sp.mm.m.page_shift)
     while addr < end and not w.failed:
         next = min(end, (addr | (span - 1)) + 1)
-        w.t.leaf = pte_table(&sp.pt, addr)
-        if w.t.leaf != NULL:
+        # tables of one upper table lie side by side in it: only its first is looked up
+        if pmd == NULL or pgtable_index(&sp.pt, addr, 0) == 0:
+            pmd = pmd_offset(&sp.pt, addr, False)
+        else:
+            pmd += 1
+        if pmd != NULL and pmd[0]:
+            w.t.leaf = <pte_t *>(pmd[0] & ~<uint64_t>DESC_TABLE)
             w.t.addr0 = addr & ~(span - 1)
             w.idx = (addr - w.t.addr0) >> sp.mm.m.page_shift
             w.end = (next - w.t.addr0) >> sp.mm.m.page_shift
             change_pte_range(w, s)
         addr = next
+    if w.memo != NULL:
+        memo_count(w, <memo *>w.memo)
     tlb_end_vma(&sp.mm)
     return not w.failed
 

@@ -171,29 +171,30 @@ cdef int64_t step_nested_nowrite(walk *w) noexcept nogil:
 
 cdef enum:
     NR_STRATEGIES = 11
+    PURE = 4                   # STRATEGY_PURE: all of these are
 
 cdef strategy[NR_STRATEGIES] TABLE
-TABLE[0] = strategy(b"folio", step_folio, STRATEGY_LOOKUP, b"6.17",
+TABLE[0] = strategy(b"folio", step_folio, PURE | STRATEGY_LOOKUP, b"6.17",
                     b"what was merged: batch, then commit per PAE run")
-TABLE[1] = strategy(b"per-pte", step_per_pte, 0, b"6.12",
+TABLE[1] = strategy(b"per-pte", step_per_pte, PURE, b"6.12",
                     b"one PTE at a time")
-TABLE[2] = strategy(b"nested", step_nested, STRATEGY_LOOKUP, b"v4",
+TABLE[2] = strategy(b"nested", step_nested, PURE | STRATEGY_LOOKUP, b"v4",
                     b"folio batch, inner loop over PAE runs (first page fixed)")
-TABLE[3] = strategy(b"lookahead", step_lookahead, STRATEGY_LOOKUP, b"thread",
+TABLE[3] = strategy(b"lookahead", step_lookahead, PURE | STRATEGY_LOOKUP, b"thread",
                     b"stateless: returns the PAE-aware size, rescans; PTE scan first")
-TABLE[4] = strategy(b"lookahead-pae", step_lookahead_pae, STRATEGY_LOOKUP, b"thread",
+TABLE[4] = strategy(b"lookahead-pae", step_lookahead_pae, PURE | STRATEGY_LOOKUP, b"thread",
                     b"stateless: PAE scan first, PTE scan no further")
-TABLE[5] = strategy(b"iterator", step_iterator, STRATEGY_LOOKUP, b"thread",
+TABLE[5] = strategy(b"iterator", step_iterator, PURE | STRATEGY_LOOKUP, b"thread",
                     b"a context remembers the folio batch")
-TABLE[6] = strategy(b"merged", step_merged, STRATEGY_LOOKUP, b"thread",
+TABLE[6] = strategy(b"merged", step_merged, PURE | STRATEGY_LOOKUP, b"thread",
                     b"one scan over PTE and PAE together")
-TABLE[7] = strategy(b"folio-shared", step_folio_shared, STRATEGY_LOOKUP | STRATEGY_FLAWED, b"v1",
+TABLE[7] = strategy(b"folio-shared", step_folio_shared, PURE | STRATEGY_LOOKUP | STRATEGY_FLAWED, b"v1",
                     b"upgrades when the folio, not the page, is exclusive")
-TABLE[8] = strategy(b"nested-page0", step_nested_page0, STRATEGY_LOOKUP | STRATEGY_FLAWED, b"v4",
+TABLE[8] = strategy(b"nested-page0", step_nested_page0, PURE | STRATEGY_LOOKUP | STRATEGY_FLAWED, b"v4",
                     b"as posted: reads PAE from the folio's page 0, ignores WRITE")
-TABLE[9] = strategy(b"folio-page0", step_folio_page0, STRATEGY_LOOKUP | STRATEGY_FLAWED, b"6.17-rc1",
+TABLE[9] = strategy(b"folio-page0", step_folio_page0, PURE | STRATEGY_LOOKUP | STRATEGY_FLAWED, b"6.17-rc1",
                     b"reads PAE from the folio's page 0")
-TABLE[10] = strategy(b"nested-nowrite", step_nested_nowrite, STRATEGY_LOOKUP | STRATEGY_FLAWED, b"v4",
+TABLE[10] = strategy(b"nested-nowrite", step_nested_nowrite, PURE | STRATEGY_LOOKUP | STRATEGY_FLAWED, b"v4",
                      b"the batch ignores the write bit")
 
 

@@ -51,6 +51,8 @@ cdef struct walk:
     folio f
     uint64_t pages             # return value so far
     size_t started             # entries cleared and not yet committed
+    uint64_t range_end         # where the call ends in this VMA
+    void *memo                 # what is remembered of a unit, else NULL (memo.pxd)
     void *python               # a Python strategy's window, else NULL
     bint failed                # a Python strategy raised or broke its contract
 
@@ -59,6 +61,7 @@ ctypedef int64_t (*step_fn)(walk *w) noexcept nogil
 cdef enum:
     STRATEGY_LOOKUP = 1        # the walk looks the page up for each present PTE (since 6.17)
     STRATEGY_FLAWED = 2        # kept to be caught
+    STRATEGY_PURE = 4          # a step depends on nothing but its entries and pages
 
 cdef struct strategy:
     const char *name

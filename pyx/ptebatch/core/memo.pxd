@@ -1,0 +1,260 @@
+# Work that is already known. What a strategy does to a fully mapped folio depends
+# only on the folio's entries relative to its first frame, on its metadata bytes,
+# and on its place in a contpte block: batches never leave a folio (spec 5.3), and
+# no verb reads beyond the blocks of its own entries. So the first such unit is
+# run step by step and remembered, words in, words out, counters and logs; the
+# units that follow and are equal are rewritten in one pass (replay.pyx), their
+# counts multiplied. tests/test_memo.py holds both ways equal.
+#
+# Off when a trace is asked for, and for strategies from outside that do not
+# promise to be pure.
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+from .counters cimport counters, nr_counters
+from .log cimport pairs, pairs_add, pairs_clear, pairs_free, pairs_run
+from .mm_struct cimport PG_ORDER_MASK, addr_of, mm_struct, mmu_gather, page_of
+from .pte cimport PTE_CONT, pte_addr_mask, pte_present, pte_special, pte_t
+from .strategy cimport strategy, walk
+from .tlb cimport tlb_gather_mmu
+
+ctypedef size_t (*replay_fn)(walk *w, memo *m) noexcept nogil
+
+cdef struct memo:
+    replay_fn replay
+    bint valid
+    bint hit                   # it was replayed since it was learnt
+    bint uniform               # flags of all entries equal, before and after
+    bint check_pages           # the metadata byte of every page was asked, not only the first
+    size_t nr                  # entries of a unit
+    size_t phase               # its first index in a contpte block, for units of a block or more
+    size_t room                # entries that in_ptes, out_ptes and bytes hold
+    pte_t *in_ptes             # words minus the first frame
+    pte_t *out_ptes
+    uint8_t *bytes
+    bint gathered
+    uint64_t gather_lo         # bytes from the unit's first address
+    uint64_t gather_hi
+    uint64_t pages             # return value of a unit
+    counters c
+    pairs batches
+    pairs subs
+    pairs flushes
+    uint64_t pending           # units replayed and not yet counted,
+    uint64_t pending_addr      # side by side from this address on
+    size_t skip                # units to pass over before learning again
+    size_t backoff
+
+
+cdef inline int memo_init(memo *m, size_t room) noexcept nogil:
+    m.room = room
+    m.in_ptes = <pte_t *>malloc(room * sizeof(pte_t))
+    m.out_ptes = <pte_t *>malloc(room * sizeof(pte_t))
+    m.bytes = <uint8_t *>malloc(room)
+    return 0 if m.in_ptes != NULL and m.out_ptes != NULL and m.bytes != NULL else -1
+
+
+cdef inline void memo_free(memo *m) noexcept nogil:
+    free(m.in_ptes)
+    free(m.out_ptes)
+    free(m.bytes)
+    pairs_free(&m.batches)
+    pairs_free(&m.subs)
+    pairs_free(&m.flushes)
+
+
+# does the entry pass the cheap gate of contpte_try_fold()?
+cdef inline bint at_fold_gate(const walk *w, size_t idx, uint64_t pfn) noexcept nogil:
+    cdef uint64_t mask = w.t.mm.m.cont_ptes - 1
+    return (idx & mask) == mask and (pfn & mask) == mask
+
+
+# A unit smaller than a block behaves alike wherever it lies in the block, but for
+# its end: an order-0 entry may pass the fold gate, a larger one saves a read.
+cdef inline bint small_differs(const walk *w, size_t idx, uint64_t pfn, size_t nr) noexcept nogil:
+    if nr == 1:
+        return at_fold_gate(w, idx, pfn)
+    return (idx & (nr - 1)) != 0 or ((idx + nr) & (w.t.mm.m.cont_ptes - 1)) == 0
+
+
+# Entries of the unit that begins at w.idx: a whole folio, all of it mapped in order
+# inside the range; 0: none, or not worth it.
+cdef inline size_t memo_unit(const walk *w, const memo *m) noexcept nogil:
+    cdef unsigned int shift = w.t.mm.m.page_shift
+    cdef uint64_t mask = pte_addr_mask(shift), n = w.t.mm.m.cont_ptes
+    cdef const pte_t *p = w.t.leaf + w.idx
+    cdef uint64_t pfn = (p[0] & mask) >> shift
+    cdef const uint8_t *page = page_of(w.t.mm, pfn)
+    cdef size_t nr, i
+    cdef pte_t any = 0
+    if page == NULL or not pte_present(p[0]):
+        return 0
+    nr = <size_t>1 << (page[0] & PG_ORDER_MASK)
+    if pfn & (nr - 1) or nr > w.end - w.idx or nr > m.room or page_of(w.t.mm, pfn + nr - 1) == NULL:
+        return 0
+    # a short rest is done before it is learnt; small blocks have several fold gates in a lane
+    if 4 * nr > (w.range_end - addr_of(&w.t, w.idx)) >> shift or (nr == 1 and n < 16):
+        return 0
+    for i in range(nr):
+        any |= p[i]
+        if not pte_present(p[i]) or pte_special(p[i]) or (p[i] & mask) != ((pfn + i) << shift):
+            return 0
+    if any & PTE_CONT and (nr < n or w.idx & (n - 1)):
+        return 0
+    if nr < n and small_differs(w, w.idx, pfn, nr):
+        return 0
+    return nr
+
+
+cdef inline void memo_copy_in(const walk *w, memo *m, size_t nr) noexcept nogil:
+    cdef pte_t base = w.t.leaf[w.idx] & pte_addr_mask(w.t.mm.m.page_shift)
+    cdef const uint8_t *page = page_of(w.t.mm, base >> w.t.mm.m.page_shift)
+    cdef size_t i
+    m.nr = nr
+    m.phase = w.idx & (w.t.mm.m.cont_ptes - 1)
+    for i in range(nr):
+        m.in_ptes[i] = w.t.leaf[w.idx + i] - base
+        m.bytes[i] = page[i]
+
+
+cdef inline void memo_copy_out(const walk *w, memo *m, size_t first) noexcept nogil:
+    cdef unsigned int shift = w.t.mm.m.page_shift
+    cdef pte_t base = w.t.leaf[first] & pte_addr_mask(shift)
+    cdef pte_t differ = 0
+    cdef size_t i
+    for i in range(m.nr):
+        m.out_ptes[i] = w.t.leaf[first + i] - base
+        differ |= (m.out_ptes[i] - (<uint64_t>i << shift)) ^ m.out_ptes[0]
+        differ |= (m.in_ptes[i] - (<uint64_t>i << shift)) ^ m.in_ptes[0]
+        differ |= <uint64_t>(m.bytes[i] ^ m.bytes[0])
+    m.uniform = differ == 0
+
+
+# counts of replayed units wait, so that many tables cost one addition
+cdef inline void memo_count(walk *w, memo *m) noexcept nogil:
+    if m.pending:
+        memo_add(w, m, m.pending_addr, m.pending)
+        m.pending = 0
+
+
+cdef inline void memo_pend(walk *w, memo *m, uint64_t addr, uint64_t units) noexcept nogil:
+    if m.pending and m.pending_addr + m.pending * (<uint64_t>m.nr << w.t.mm.m.page_shift) != addr:
+        memo_count(w, m)
+    if m.pending == 0:
+        m.pending_addr = addr
+    m.pending += units
+
+
+# before a unit is run: its counts and logs start from zero, the call's are put aside
+cdef struct aside:
+    counters c
+    mmu_gather tlb
+    pairs *batches
+    pairs *subs
+    pairs *flushes
+    uint64_t pages
+
+
+cdef inline void memo_begin(walk *w, memo *m, aside *a) noexcept nogil:
+    cdef mm_struct *mm = w.t.mm
+    a.c = mm.c
+    a.tlb = mm.tlb
+    a.batches, a.subs, a.flushes = mm.batches, mm.subs, mm.flushes
+    a.pages = w.pages
+    memset(&mm.c, 0, sizeof(counters))
+    tlb_gather_mmu(mm)
+    pairs_clear(&m.batches)
+    pairs_clear(&m.subs)
+    pairs_clear(&m.flushes)
+    mm.batches = &m.batches if a.batches != NULL else NULL
+    mm.subs = &m.subs if a.subs != NULL else NULL
+    mm.flushes = &m.flushes if a.flushes != NULL else NULL
+
+
+# add `units` times what a unit counted, the first of them at address `addr`
+cdef inline void memo_add(walk *w, memo *m, uint64_t addr, uint64_t units) noexcept nogil:
+    cdef mm_struct *mm = w.t.mm
+    cdef uint64_t *to = <uint64_t *>&mm.c
+    cdef const uint64_t *per = <const uint64_t *>&m.c
+    cdef uint64_t size = <uint64_t>m.nr << mm.m.page_shift, last = addr + (units - 1) * size
+    cdef size_t i
+    for i in range(nr_counters()):
+        to[i] += units * per[i]
+    w.pages += units * m.pages
+    if m.gathered:
+        mm.tlb.start = min(mm.tlb.start, addr + m.gather_lo)
+        mm.tlb.end = max(mm.tlb.end, last + m.gather_hi)
+        mm.tlb.cleared_ptes = True
+    if mm.batches != NULL:
+        log_units(mm.batches, &m.batches, units)
+    if mm.subs != NULL:
+        log_units(mm.subs, &m.subs, units)
+    if mm.flushes != NULL and m.flushes.nr:
+        log_flushes(mm.flushes, &m.flushes, addr, size, units)
+
+
+cdef inline void log_units(pairs *to, const pairs *unit, uint64_t units) noexcept nogil:
+    cdef uint64_t u
+    cdef size_t i
+    if unit.nr == 0:
+        return
+    if unit.nr == 1:
+        pairs_run(to, units * unit.at[0].a, unit.at[0].b)
+        return
+    for u in range(units):
+        for i in range(unit.nr):
+            pairs_run(to, unit.at[i].a, unit.at[i].b)
+
+
+# addresses in a remembered log count from the unit's first one
+cdef inline void log_flushes(pairs *to, const pairs *unit, uint64_t addr, uint64_t size, uint64_t units) noexcept nogil:
+    cdef uint64_t u
+    cdef size_t i
+    for u in range(units):
+        for i in range(unit.nr):
+            pairs_add(to, addr + u * size + unit.at[i].a, unit.at[i].b)
+
+
+# after a unit was run: remember it, and give the call its counts back
+cdef inline void memo_end(walk *w, memo *m, const aside *a, size_t first) noexcept nogil:
+    cdef mm_struct *mm = w.t.mm
+    cdef uint64_t addr = addr_of(&w.t, first)
+    cdef size_t i
+    m.c = mm.c
+    m.pages = w.pages - a.pages
+    m.gathered = mm.tlb.cleared_ptes
+    m.gather_lo = mm.tlb.start - addr
+    m.gather_hi = mm.tlb.end - addr
+    for i in range(m.flushes.nr):
+        m.flushes.at[i].a -= addr
+    mm.c = a.c
+    mm.tlb = a.tlb
+    mm.batches, mm.subs, mm.flushes = a.batches, a.subs, a.flushes
+    w.pages = a.pages
+    memo_copy_out(w, m, first)
+    m.check_pages = m.nr > 1 and (m.c.pae_reads or m.c.normal_page != 1 or m.c.fold_tries)
+    m.hit = False
+    m.valid = not (m.batches.oom or m.subs.oom or m.flushes.oom)
+    memo_add(w, m, addr, 1)
+
+
+cdef enum:
+    MAX_BACKOFF = 64
+
+
+# How many units to learn of the next one is 0 or its size: units that never recur
+# are not worth learning, so the wait doubles each time nothing was replayed.
+cdef inline size_t memo_wanted(walk *w, memo *m) noexcept nogil:
+    cdef size_t nr
+    if m.skip:
+        m.skip -= 1
+        return 0
+    nr = memo_unit(w, m)
+    if nr and m.valid and not m.hit:
+        m.skip = m.backoff
+        m.backoff = min(2 * m.backoff + 1, MAX_BACKOFF)
+        m.valid = False
+        return 0
+    if m.hit:
+        m.backoff = 0
+    return nr

@@ -1,0 +1,187 @@
+# cython: language_level=3
+"""Rewrite units that equal a remembered one: the loops that decide the speed.
+
+Compiled twice from this source, for the baseline instruction set and for AVX2;
+isa.py chooses one at import.
+"""
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcmp
+
+from .memo cimport at_fold_gate, memo, memo_pend, small_differs
+from .mm_struct cimport addr_of
+from .pte cimport pte_addr_mask, pte_t, pte_valid
+from .simd cimport pb_bytes16, pb_flip16, pb_frames16, pb_xor16
+from .strategy cimport walk
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__) && defined(__GNUC__)
+    #define pb_supported() (__builtin_cpu_init(), __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+    #else
+    #define pb_supported() 0
+    #endif
+    """
+    int pb_supported() noexcept nogil
+
+cdef enum:
+    LANES = 16
+
+
+# One unit of LANES or more entries with equal flags: compare and rewrite in one
+# pass; a part that differs makes undone what was rewritten before it.
+cdef inline bint unit_uniform(pte_t *p, const uint8_t *page, pte_t want, uint64_t flip, size_t nr, uint64_t step, uint64_t bytes, bint pages) noexcept nogil:
+    cdef size_t i = 0
+    while i < nr:
+        if (pages and not pb_bytes16(page + i, bytes)) or not pb_flip16(p + i, want + i * step, step, flip):
+            undo(p, flip, i)
+            return False
+        i += LANES
+    return True
+
+
+cdef void undo(pte_t *p, uint64_t flip, size_t nr) noexcept nogil:
+    cdef size_t i = 0
+    while i < nr:
+        pb_xor16(p + i, flip)
+        i += LANES
+
+
+# units of LANES or more entries: returns how many were rewritten
+cdef size_t replay_uniform(walk *w, memo *m) noexcept nogil:
+    cdef unsigned int shift = w.t.mm.m.page_shift
+    cdef uint64_t mask = pte_addr_mask(shift), step = <uint64_t>1 << shift
+    cdef pte_t before = m.in_ptes[0], addr
+    cdef uint64_t flip = before ^ m.out_ptes[0], unaligned = (<uint64_t>m.nr << shift) - step
+    cdef uint64_t bytes = <uint64_t>0x0101010101010101 * m.bytes[0], at
+    cdef uint64_t base = w.t.mm.pfn_base, last = w.t.mm.nr_pages - m.nr
+    cdef const uint8_t *pages = w.t.mm.pages
+    cdef uint8_t byte = m.bytes[0]
+    cdef size_t nr = m.nr, units = 0
+    cdef pte_t *p = w.t.leaf + w.idx
+    cdef const pte_t *end = w.t.leaf + w.end
+    cdef bint check = m.check_pages
+    if m.nr > w.t.mm.nr_pages:
+        return 0
+    while p + nr <= end:
+        addr = p[0] & mask
+        at = (addr >> shift) - base
+        # frame aligned, metadata there and like the remembered one
+        if addr & unaligned or at > last or pages[at] != byte:
+            break
+        if not unit_uniform(p, pages + at, before + addr, flip, nr, step, bytes, check):
+            break
+        p += nr
+        units += 1
+    return units
+
+
+# small units, and units whose entries differ: word by word against the remembered ones
+cdef inline bint unit_equal(const pte_t *p, const uint8_t *page, const memo *m, pte_t addr) noexcept nogil:
+    cdef pte_t differ = 0
+    cdef size_t i
+    for i in range(m.nr):
+        differ |= p[i] ^ (m.in_ptes[i] + addr)
+    return differ == 0 and memcmp(page, m.bytes, m.nr) == 0
+
+
+cdef size_t replay_words(walk *w, memo *m) noexcept nogil:
+    cdef unsigned int shift = w.t.mm.m.page_shift
+    cdef uint64_t mask = pte_addr_mask(shift), at, pfn
+    cdef uint64_t base = w.t.mm.pfn_base, nr_pages = w.t.mm.nr_pages
+    cdef size_t nr = m.nr, units = 0, i = w.idx, k
+    cdef pte_t *p
+    cdef pte_t addr
+    cdef bint small = nr < w.t.mm.m.cont_ptes
+    while i + nr <= w.end:
+        p = w.t.leaf + i
+        addr = p[0] & mask
+        pfn = addr >> shift
+        at = pfn - base
+        if pfn & (nr - 1) or at >= nr_pages or at + nr > nr_pages:
+            break
+        if small and small_differs(w, i, pfn, nr):
+            break
+        if p[0] != m.in_ptes[0] + addr or not unit_equal(p, w.t.mm.pages + at, m, addr):
+            break
+        for k in range(nr):
+            p[k] = m.out_ptes[k] + addr
+        i += nr
+        units += 1
+    return units
+
+
+# one order-0 entry; 0: it differs
+cdef inline bint entry_equal(const walk *w, const memo *m, pte_t word, uint64_t mask) noexcept nogil:
+    cdef uint64_t at = ((word & mask) >> w.t.mm.m.page_shift) - w.t.mm.pfn_base
+    return (word & ~mask) == m.in_ptes[0] and at < w.t.mm.nr_pages and w.t.mm.pages[at] == m.bytes[0]
+
+
+# order 0: every entry a unit. The fold gate of a block's last entry is counted
+# here: such a folio covers no block, so the try ends before it reads anything.
+cdef size_t replay_order0(walk *w, memo *m) noexcept nogil:
+    cdef unsigned int shift = w.t.mm.m.page_shift
+    cdef uint64_t mask = pte_addr_mask(shift), step = <uint64_t>1 << shift, flip = m.in_ptes[0] ^ m.out_ptes[0]
+    cdef uint64_t bytes = <uint64_t>0x0101010101010101 * m.bytes[0], at, gates = 0
+    cdef uint64_t base = w.t.mm.pfn_base, nr_pages = w.t.mm.nr_pages
+    cdef const uint8_t *pages = w.t.mm.pages
+    cdef size_t i = w.idx, end = w.end
+    cdef pte_t *p = w.t.leaf
+    cdef pte_t flags = m.in_ptes[0], addr
+    cdef bint gate = w.t.mm.m.contpte and pte_valid(m.out_ptes[0])
+    cdef bint sequential = True
+    while i < end and i & (LANES - 1):
+        if not entry_equal(w, m, p[i], mask):
+            break
+        gates += gate and at_fold_gate(w, i, (p[i] & mask) >> shift)
+        p[i] ^= flip
+        i += 1
+    while i + LANES <= end and not i & (LANES - 1):
+        addr = p[i] & mask
+        at = (addr >> shift) - base
+        if sequential and at < nr_pages and at + LANES <= nr_pages:
+            if not pb_bytes16(pages + at, bytes) or not pb_flip16(p + i, flags + addr, step, flip):
+                # frames may be in any order from here on
+                sequential = False
+                continue
+        elif pb_frames16(p + i, flags, mask, shift, base << shift, nr_pages << shift, pages, m.bytes[0]):
+            pb_xor16(p + i, flip)
+        else:
+            break
+        gates += gate and at_fold_gate(w, i + LANES - 1, (p[i + LANES - 1] & mask) >> shift)
+        i += LANES
+    while i < end and entry_equal(w, m, p[i], mask):
+        gates += gate and at_fold_gate(w, i, (p[i] & mask) >> shift)
+        p[i] ^= flip
+        i += 1
+    w.t.mm.c.fold_tries += gates
+    return i - w.idx
+
+
+# as many units as equal the remembered one, from w.idx on; returns entries dealt with
+cdef size_t replay(walk *w, memo *m) noexcept nogil:
+    cdef size_t units
+    # a unit must lie in its contpte blocks as the remembered one did
+    if m.nr >= w.t.mm.m.cont_ptes and (w.idx & (w.t.mm.m.cont_ptes - 1)) != m.phase:
+        return 0
+    if m.nr == 1:
+        units = replay_order0(w, m)
+    elif m.uniform and m.nr >= LANES:
+        units = replay_uniform(w, m)
+    else:
+        units = replay_words(w, m)
+    if units:
+        m.hit = True
+        memo_pend(w, m, addr_of(&w.t, w.idx), units)
+        w.idx += units * m.nr
+    return units * m.nr
+
+
+def supported():
+    """Whether this CPU runs the AVX2 build."""
+    return bool(pb_supported())
+
+
+def replay_capsule():
+    """The replay function of this build, for mm.pyx."""
+    return PyCapsule_New(<void *>replay, b"ptebatch.replay", NULL)
