@@ -69,7 +69,7 @@ def test_granules(granule, order):
         agree(machine, [order] * (16384 >> order), [1, 1, 0, 1], (1, 3), strategy)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kernel=st.sampled_from(list(ERAS)),
@@ -109,6 +109,12 @@ def test_mixed_worlds(seed, kernel, strategy, offset, skip, fold, shuffle, cont)
 
     rng2 = np.random.default_rng(seed + 1)
     agree(machine, orders, pattern, (1, 3, 0, 3), strategy, damage=fresh, skip=skip, fold=fold, heads=heads, offset=offset)
+
+
+@pytest.mark.parametrize("cont", [32, 64, 128])
+def test_folios_of_half_a_block(cont):
+    """A unit that ends its block reads one entry less than one that does not."""
+    agree(Machine(cont_ptes=cont), [4] * 128, [1], (1, 3), "folio", fold=False)
 
 
 def test_the_memo_is_used():

@@ -32,7 +32,8 @@ cdef class MM:
     cdef vma *vma_of(self, uint64_t start, uint64_t end) except NULL
     cdef int add_pool(self, uint64_t first, uint64_t nr) except -1
     cdef int one_table(self, object addr, object nr, table *t, size_t *idx) except -1
-    cdef object folio_heads(self, object order_of, object heads)
+    cdef object folio_heads(self, object order_of, object heads, uint64_t pages)
+    cdef int frames_exist(self, object low, object high) except -1
     cdef void anon_vma_prepare(self, size_t i) noexcept
     cdef Result result(self, object start, object length, object prot, str name, uint64_t pages, bint traced)
     cdef int broken(self, object s, MM backup) except -1

@@ -14,6 +14,7 @@ from .mm_struct cimport (
     PG_ANON, PG_ANON_EXCLUSIVE, PG_MAPPED_SHARED, PG_NUMA_SKIP, PG_ORDER_MASK, page_of, table,
 )
 from .memo cimport memo, memo_free, memo_init, replay_fn
+from .mapping cimport map_pages, plan
 from .mprotect cimport change_protection, do_mprotect, outcome, request, space
 from .pgtable cimport DESC_TABLE, pgtable_free, pgtable_index, pgtable_init, pmd_offset, pte_table
 from .pte cimport (
@@ -276,7 +277,7 @@ cdef class MM:
         return a
 
     def mmap(self, start, length, prot, *, bint shared=False, file=0, pgoff=None, vm_flags=0, may=7, bint writenotify=False):
-        """Add a VMA; nothing is mapped in it yet. Alike neighbours merge.
+        """Add a VMA as it is given, unmerged; nothing is mapped in it yet.
 
         Parameters
         ----------
@@ -625,60 +626,83 @@ cdef class MM:
         cdef uint64_t end = 0
         cdef uint64_t first = self.page_range(start, number("nr", nr, <uint64_t>1 << 40) << self.sp.mm.m.page_shift, &end)
         cdef vma *v = self.vma_of(first, end)
-        cdef uint64_t cut = number("skip", skip, 1 << 13)
-        cdef bint is_anon = (v.file == 0 and not v.flags & VM_SHARED) if anon is None else bool(anon)
         cdef uint64_t pages = end - first >> self.sp.mm.m.page_shift
-        order_of = folio_orders(self, pages + cut, order, orders)
-        head_of = self.folio_heads(order_of, heads)
+        cdef bint is_anon = (v.file == 0 and not v.flags & VM_SHARED) if anon is None else bool(anon)
+        cdef plan pl
+        cdef uint8_t[::1] order_view, mask_view
+        cdef uint64_t[::1] head_view
+        pl.skip = number("skip", skip, 1 << 13)
+        pl.orders = pl.exclusive = NULL
+        pl.heads = NULL
+        order_of = folio_orders(self, pages + pl.skip, order, orders)
+        head_of = self.folio_heads(order_of, heads, pages + pl.skip)
         mask = exclusive_mask(exclusive, pages, is_anon)
-        cdef uint8_t[::1] order_view = order_of
-        cdef uint64_t[::1] head_view = head_of
-        cdef uint8_t[::1] mask_view = mask
-        cdef const uint8_t *om = &order_view[0]
-        cdef const uint64_t *hm = &head_view[0]
-        cdef const uint8_t *em = &mask_view[0]
-        if cut >= <uint64_t>1 << om[0]:
-            raise LayoutError(f"skip={cut} leaves no page of the first folio of order {om[0]}; give a smaller one")
+        if isinstance(order_of, int):
+            pl.order = order_of
+        else:
+            order_view = order_of
+            pl.orders = &order_view[0]
+            pl.order = order_view[0]
+        if isinstance(head_of, int):
+            pl.head = head_of
+        else:
+            head_view = head_of
+            pl.heads = &head_view[0]
+            pl.head = head_view[0]
+        if mask is not None:
+            mask_view = mask
+            pl.exclusive = &mask_view[0]
+        if pl.skip >= <uint64_t>1 << pl.order:
+            raise LayoutError(f"skip={skip} leaves no page of the first folio of order {pl.order}; give a smaller one")
+        pl.byte = page_byte(0, is_anon, numa_skip, mapped_shared)
+        pl.all_exclusive = is_anon
+        pl.fold = fold and self.sp.mm.m.contpte
+        pl.plain = pte_mkyoung(v.page_prot) if young else pte_mkold(v.page_prot)
+        if dirty:
+            pl.plain = pte_mkdirty(pl.plain)
+        pl.writable = pl.plain
+        if v.flags & VM_WRITE and not v.flags & VM_SHARED:
+            pl.writable = pte_mkwrite(pl.plain, self.sp.mm.m.mkwrite_always)
         self.populate(first, end - first)
-        cdef pte_t base = v.page_prot
-        base = pte_mkyoung(base) if young else pte_mkold(base)
-        cdef pte_t plain = pte_mkdirty(base) if dirty else base
-        cdef pte_t writable = pte_mkwrite(plain, self.sp.mm.m.mkwrite_always) if v.flags & VM_WRITE and not v.flags & VM_SHARED else plain
-        cdef uint8_t byte = page_byte(0, is_anon, numa_skip, mapped_shared)
-        cdef size_t k = 0
-        cdef uint64_t addr = first, n, pfn = hm[0] + cut, done = 0
-        with nogil:
-            while done < pages:
-                memset(self.sp.mm.pages + (hm[k] - self.sp.mm.pfn_base), byte | om[k], <uint64_t>1 << om[k])
-                pfn = hm[k] + cut
-                n = min((<uint64_t>1 << om[k]) - cut, pages - done)
-                map_folio(self, addr + (done << self.sp.mm.m.page_shift), pfn, n, &em[done], plain, writable, fold)
-                done += n
-                cut = 0
-                k += 1
+        with Held(self):
+            with nogil:
+                map_pages(&self.sp, first, pages, &pl)
         if v.anon_vma == 0 and not v.flags & VM_SHARED and is_anon:
             self.anon_vma_prepare(find_vma(&self.sp.vs, first))
         if heads is None:
-            self.next_pfn = hm[k - 1] + (<uint64_t>1 << om[k - 1])
-        return hm[0] + number("skip", skip)
+            self.next_pfn = pl.last_head + (<uint64_t>1 << pl.order)
+        return int(pl.head) + int(pl.skip) if pl.heads == NULL else int(pl.heads[0]) + int(pl.skip)
 
-    cdef object folio_heads(self, object order_of, object heads):
-        """Checked head pfns, one a folio; allocates when heads is None."""
+    cdef object folio_heads(self, object order_of, object heads, uint64_t pages):
+        """Checked head pfns: the first of a row of equal folios as an int, else one a folio."""
+        cdef uint64_t size
+        if isinstance(order_of, int) and heads is None:
+            size = <uint64_t>1 << <int>order_of
+            head = (self.next_pfn + size - 1) & ~(size - 1)
+            self.frames_exist(head, head + ((pages + size - 1) & ~(size - 1)))
+            return int(head)
+        if isinstance(order_of, int):
+            order_of = np.full((pages + (<uint64_t>1 << <int>order_of) - 1) >> <int>order_of, order_of, np.uint8)
         sizes = np.left_shift(np.uint64(1), order_of.astype(np.uint64))
         if heads is None:
-            head_of = next_heads(self.next_pfn, order_of, sizes)
+            head_of = next_heads(self.next_pfn, sizes)
         else:
             head_of = whole_array("heads", heads, np.uint64)
             if head_of.shape != order_of.shape:
                 raise LayoutError(f"heads has shape {head_of.shape}, expected one head for each of {len(order_of)} folios")
         if ((head_of & (sizes - np.uint64(1))) != 0).any():
             raise LayoutError("a head of `heads` is not aligned to its folio; give multiples of 2**order")
-        low, high = int(head_of.min()), int((head_of + sizes).max())
+        if head_of.max() >= <uint64_t>1 << 48:
+            raise LayoutError(f"heads holds {int(head_of.max()):#x}, which is no page frame number; give smaller ones")
+        self.frames_exist(int(head_of.min()), int((head_of + sizes).max()))
+        return head_of
+
+    cdef int frames_exist(self, object low, object high) except -1:
         if low < self.sp.mm.pfn_base or high > self.sp.mm.pfn_base + self.sp.mm.nr_pages:
             raise LayoutError(
                 f"pages {low:#x}..{high:#x} have no metadata; this MM has {self.sp.mm.nr_pages:#x} pages from "
                 f"{self.sp.mm.pfn_base:#x}, make it with a larger nr_pages")
-        return head_of
+        return 0
 
     cdef void anon_vma_prepare(self, size_t i) noexcept:
         """First anonymous page of VMA i: share the anon_vma of an alike neighbour, else a new one."""
@@ -935,41 +959,9 @@ cdef inline uint8_t page_byte(uint64_t order, bint anon, bint numa_skip, bint ma
         PG_MAPPED_SHARED if mapped_shared else 0)
 
 
-# the pages of one folio: entries, folded where set_ptes() would, and exclusivity
-cdef void map_folio(MM mm, uint64_t addr, uint64_t pfn, uint64_t nr, const uint8_t *exclusive, pte_t plain,
-                    pte_t writable, bint fold) noexcept nogil:
-    cdef uint32_t shift = mm.sp.mm.m.page_shift
-    cdef uint64_t n = mm.sp.mm.m.cont_ptes, done = 0, run, i
-    cdef uint8_t *page = mm.sp.mm.pages + (pfn - mm.sp.mm.pfn_base)
-    cdef table t
-    cdef size_t idx = 0
-    cdef pte_t word, cont
-    while done < nr:
-        mm.table_at(addr + (done << shift), &t, &idx)
-        # up to the next block edge, so never out of the table
-        run = min(nr - done, n - (idx & (n - 1)))
-        cont = 0
-        if fold and mm.sp.mm.m.contpte and run == n and (pfn + done & (n - 1)) == 0 and pte_valid(plain):
-            cont = PTE_CONT
-            for i in range(1, run):
-                if plain != writable and exclusive[done + i] != exclusive[done]:
-                    cont = 0
-                    break
-        for i in range(run):
-            word = writable if exclusive[done + i] else plain
-            t.leaf[idx + i] = word | cont | ((pfn + done + i) << shift)
-            if exclusive[done + i]:
-                page[done + i] |= PG_ANON_EXCLUSIVE
-        done += run
-
-
-def next_heads(next_pfn, order_of, sizes):
+def next_heads(next_pfn, sizes):
     """Naturally aligned heads, one behind the other."""
-    if len(order_of) and (order_of == order_of[0]).all():
-        size = int(sizes[0])
-        first = (next_pfn + size - 1) & ~(size - 1)
-        return np.uint64(first) + np.arange(len(order_of), dtype=np.uint64) * np.uint64(size)
-    heads = np.empty(len(order_of), np.uint64)
+    heads = np.empty(len(sizes), np.uint64)
     for k, size in enumerate(sizes.tolist()):
         next_pfn = (next_pfn + size - 1) & ~(size - 1)
         heads[k] = next_pfn
@@ -988,10 +980,9 @@ def whole_array(name, values, dtype):
 
 
 def folio_orders(mm, pages, order, orders):
-    """Order of each folio, as uint8; together they cover `pages` pages."""
+    """Order of each folio, as uint8, covering `pages` pages; of all of them, as an int."""
     if orders is None:
-        o = number("order", order, mm.machine.pmd_order)
-        return np.full((pages + (<uint64_t>1 << o) - 1) >> o, o, np.uint8)
+        return int(number("order", order, mm.machine.pmd_order))
     array = whole_array("orders", orders, np.int64)
     if array.size and array.max() > mm.machine.pmd_order:
         raise LayoutError(f"orders holds {array.max()}; the largest folio of {mm.machine} has order {mm.machine.pmd_order}")
@@ -1003,9 +994,9 @@ def folio_orders(mm, pages, order, orders):
 
 
 def exclusive_mask(exclusive, pages, anon):
-    """PageAnonExclusive of each page, as uint8."""
+    """PageAnonExclusive of each page, as uint8; None: all pages of anonymous folios."""
     if exclusive is None:
-        return np.full(pages, 1 if anon else 0, np.uint8)
+        return None
     array = np.asarray(exclusive)
     if array.shape != (pages,) or array.dtype.kind not in "biu":
         raise LayoutError(f"exclusive has shape {array.shape} and dtype {array.dtype}, expected {pages} truth values; "

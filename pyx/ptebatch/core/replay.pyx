@@ -61,11 +61,14 @@ cdef size_t replay_uniform(walk *w, memo *m) noexcept nogil:
     cdef pte_t *p = w.t.leaf + w.idx
     cdef const pte_t *end = w.t.leaf + w.end
     cdef bint check = m.check_pages
+    cdef bint small = nr < w.t.mm.m.cont_ptes
     if m.nr > w.t.mm.nr_pages:
         return 0
     while p + nr <= end:
         addr = p[0] & mask
         at = (addr >> shift) - base
+        if small and small_differs(w, p - w.t.leaf, addr >> shift, nr):
+            break
         # frame aligned, metadata there and like the remembered one
         if addr & unaligned or at > last or pages[at] != byte:
             break
@@ -166,7 +169,7 @@ cdef size_t replay(walk *w, memo *m) noexcept nogil:
         return 0
     if m.nr == 1:
         units = replay_order0(w, m)
-    elif m.uniform and m.nr >= LANES:
+    elif m.uniform and m.nr >= LANES and m.nr >= w.t.mm.m.cont_ptes:
         units = replay_uniform(w, m)
     else:
         units = replay_words(w, m)

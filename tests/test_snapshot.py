@@ -1,0 +1,619 @@
+"""A snapshot: its file, what is refused, and how it is placed in arm64 tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ptebatch import MM, Machine, bits, demo
+from ptebatch.errors import InputError, LayoutError, MachineError
+from ptebatch.kinds import exclusive_pages, kinds_of
+from ptebatch.kpage import KPF_ANON_EXCLUSIVE
+from ptebatch.snapshot import VMA_DTYPE, Range, Snapshot
+
+PRESENT, SWAP, FILE, GUARD, UFFD, EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 57, 1 << 56
+DIRTY, ANON, SWAPBACKED, NOPAGE, KSM, ZERO = 1 << 4, 1 << 12, 1 << 14, 1 << 20, 1 << 21, 1 << 24
+PAE = int(KPF_ANON_EXCLUSIVE)
+MAY = bits.VM_MAYREAD | bits.VM_MAYWRITE | bits.VM_MAYEXEC
+R, RW, NONE = bits.VM_READ | MAY, bits.VM_READ | bits.VM_WRITE | MAY, MAY
+SHARED = RW | bits.VM_SHARED | bits.VM_MAYSHARE
+BASE = 0x7F00_0000_0000  # of the first VMA; its table begins here
+VPN = BASE >> 12
+OWN = PRESENT | EXCLUSIVE
+
+
+def vma(start=BASE, pages=512, flags=RW, **more):
+    row = np.zeros(1, VMA_DTYPE)
+    row["start"], row["end"], row["flags"], row["pgoff"] = start, start + pages * 4096, flags, start >> 12
+    for name, value in more.items():
+        row[name] = value
+    return row
+
+
+def snap(pages, vmas=None, **more):
+    """A snapshot of (vpn, pagemap, kflags, order) rows, any length of them."""
+    vmas = np.concatenate(vmas) if vmas else vma()
+    rows = [(*row, 0, 0)[:4] for row in pages]
+    column = [np.array([row[i] for row in rows], np.uint64) for i in range(4)]
+    given = {
+        "names": ("",) * vmas.size,
+        "mapcount": np.ones(len(rows), np.uint32),
+        "huge": np.zeros(len(rows), np.bool_),
+        "page_size": 4096,
+        "meta": {"pid": 1, "kernel": "6.18.0", "machine": "x86_64"},
+        "lost": {"changed": 0},
+    } | more
+    return Snapshot(
+        vmas=vmas, vpn=column[0], pagemap=column[1], kflags=column[2], order=column[3].astype(np.uint8), **given
+    )
+
+
+def folio(vpn, pfn, order, *, nr=None, kflags=ANON | SWAPBACKED, pagemap=OWN):
+    return [(vpn + i, pagemap | (pfn + i), kflags, order) for i in range(nr or 1 << order)]
+
+
+def word(mm, at=0):
+    return int(mm.ptes(BASE + at * 4096, 1)[0])
+
+
+# ---- the file ----
+
+
+@pytest.fixture
+def saved(tmp_path):
+    pages = folio(VPN + 16, 0x10, 4) + [(VPN + 40, SWAP | 3 << 5)]
+    s = snap(pages, [vma(), vma(BASE + 0x400000, 1, R, file=2)], names=("", "/a \udcff\\012"), lost={"torn": 3})
+    path = tmp_path / "taken.npz"
+    s.save(path)
+    return s, path
+
+
+def test_a_saved_snapshot_reads_back_the_same(saved):
+    s, path = saved
+    again = Snapshot.load(path)
+    for name in ("vmas", "vpn", "pagemap", "kflags", "mapcount", "order", "huge"):
+        assert np.array_equal(getattr(s, name), getattr(again, name)), name
+        assert not getattr(again, name).flags.writeable
+    assert (again.names, again.meta, again.lost, again.page_size) == (s.names, s.meta, s.lost, s.page_size)
+    assert again.source == str(path)
+
+
+def test_an_empty_snapshot_reads_back_and_builds(tmp_path):
+    s = snap([], vmas=[np.zeros(0, VMA_DTYPE)])
+    s.save(tmp_path / "empty.npz")
+    mm = Snapshot.load(tmp_path / "empty.npz").build(Machine())
+    assert mm.vmas() == []
+
+
+def test_nothing_in_the_file_is_pickled(saved):
+    with np.load(saved[1], allow_pickle=False) as members:
+        assert all(members[name].dtype.hasobject is False for name in members.files)
+
+
+def rewrite(path, **members):
+    """Replace members of an .npz; None removes one, bytes are put in as they are."""
+    with zipfile.ZipFile(path) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist()}
+    for name, value in members.items():
+        if value is None:
+            del kept[f"{name}.npy"]
+        elif isinstance(value, bytes):
+            kept[f"{name}.npy"] = value
+        else:
+            out = io.BytesIO()
+            np.lib.format.write_array(out, value, allow_pickle=True)
+            kept[f"{name}.npy"] = out.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in kept.items():
+            archive.writestr(name, data)
+
+
+def meta_of(path):
+    with np.load(path) as members:
+        return json.loads(members["meta"].tobytes())
+
+
+def refused(path, place=""):
+    with pytest.raises(InputError) as e:
+        Snapshot.load(path)
+    assert e.value.path == str(path)
+    assert place in e.value.place, str(e.value)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["vmas", "vpn", "pagemap", "kflags", "mapcount", "order", "huge", "meta"])
+def test_a_missing_or_foreign_array_is_named(saved, name):
+    _, path = saved
+    whole = path.read_bytes()
+    for value in (
+        None,
+        np.zeros(3, np.float64),
+        np.zeros((3, 3), np.uint8),
+        np.array([{"a": 1}], dtype=object),
+        b"no npy at all",
+        b"\x93NUMPY\x01\x00\xff\xff{",
+        b"",
+    ):
+        path.write_bytes(whole)
+        rewrite(path, **{name: value})
+        refused(path, name)
+
+
+def test_an_array_of_another_length_is_named(saved):
+    s, path = saved
+    rewrite(path, kflags=s.kflags[:-1].copy())
+    refused(path, "kflags")
+
+
+def test_an_array_that_promises_more_than_it_has_takes_no_memory(saved):
+    _, path = saved
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.zeros(4, np.uint64))
+    rewrite(path, vpn=out.getvalue().replace(b"(4,)", b"(%d,)" % (1 << 50), 1))
+    refused(path, "vpn")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "other"}, {"version": 2}, {"page_size": 5000}, {"page_size": True}, {"page_size": "4096"},
+        {"names": [""]}, {"names": ["", 5]}, {"names": None}, {"meta": {"pid": [1]}}, {"meta": []},
+        {"lost": {"changed": -1}}, {"lost": {"other": 1}}, {"lost": {"changed": True}},
+    ],
+)  # fmt: skip
+def test_what_meta_may_not_say(saved, change):
+    _, path = saved
+    head = meta_of(path) | change
+    rewrite(path, meta=np.frombuffer(json.dumps(head).encode(), np.uint8))
+    refused(path)
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b""])
+def test_meta_that_is_no_json_object(saved, text):
+    rewrite(saved[1], meta=np.frombuffer(text, np.uint8))
+    refused(saved[1], "meta")
+
+
+def test_a_file_cut_anywhere_is_refused(saved):
+    _, path = saved
+    whole = path.read_bytes()
+    for size in [*range(0, len(whole), 37), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        refused(path)
+
+
+def test_a_flipped_bit_is_refused_or_harmless(saved):
+    s, path = saved
+    whole = path.read_bytes()
+    rng = np.random.default_rng(5)
+    for at, bit in zip(rng.integers(0, len(whole), 400), rng.integers(0, 8, 400), strict=True):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << bit
+        path.write_bytes(damaged)
+        try:
+            again = Snapshot.load(path)
+        except InputError:
+            continue
+        assert np.array_equal(again.pagemap, s.pagemap) and np.array_equal(again.vmas, s.vmas)
+
+
+def test_other_files_are_refused(tmp_path):
+    for name, data in (("text", b"hello"), ("empty", b""), ("array.npy", b"\x93NUMPY")):
+        (tmp_path / name).write_bytes(data)
+        refused(tmp_path / name)
+    np.savez(tmp_path / "foreign.npz", a=np.zeros(3))
+    refused(tmp_path / "foreign.npz", "vmas")
+    refused(tmp_path / "absent.npz")
+    refused(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_an_input_error(saved, tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        saved[0].save(tmp_path / "no such folder" / "x.npz")
+
+
+# ---- values that no kernel shows ----
+
+
+@pytest.mark.parametrize(
+    ("rows", "vmas", "place"),
+    [
+        ([(VPN + 1, PRESENT), (VPN, PRESENT | 1)], None, "vpn[1]"),
+        ([(VPN, PRESENT), (VPN, PRESENT | 1)], None, "vpn[1]"),
+        ([(VPN + 512, PRESENT)], None, "vpn[0]"),
+        ([(VPN - 1, PRESENT)], None, "vpn[0]"),
+        ([(VPN, 5)], None, "vpn[0]"),
+        ([(VPN, PRESENT | 1 << 38)], None, "vpn[0]"),
+        ([(VPN, PRESENT | 16, ANON, 16)], None, "vpn[0]"),
+        ([(VPN, PRESENT | 16, ANON, 4), (VPN + 1, PRESENT | 17, ANON, 0)], None, "order"),
+        ([(VPN, PRESENT)], [vma(skip=2)], "vpn[0]"),
+        ([], [vma(), vma()], "vmas[1]"),
+        ([], [vma(BASE + 0x1000), vma(BASE)], "vmas[1]"),
+        ([], [vma(BASE + 1)], "vmas[0]"),
+        ([], [vma(pages=0)], "vmas[0]"),
+        ([], [vma(end=BASE - 4096)], "vmas[0]"),
+        ([], [vma(flags=1 << 63)], "vmas[0]"),
+        ([], [vma(skip=9)], "vmas[0]"),
+        ([], [vma(notify=2)], "vmas[0]"),
+        ([], [vma(end=1 << 63)], "vmas[0]"),
+    ],
+)
+def test_a_value_that_no_kernel_shows_is_named(rows, vmas, place):
+    with pytest.raises(InputError) as e:
+        snap(rows, vmas)
+    assert e.value.place == place
+
+
+def test_writable_ranges_are_those_with_write_that_are_not_left_out():
+    vmas = [vma(pages=4), vma(BASE + 0x10000, 4, R), vma(BASE + 0x20000, 4, RW, skip=1), vma(BASE + 0x30000, 4, SHARED)]
+    s = snap([(VPN, OWN | 1, ANON), (VPN + 2, SWAP | 1 << 5)], vmas, names=("a", "b", "c", "d"))
+    assert s.writable_ranges() == [Range(BASE, 0x4000, "a", 1), Range(BASE + 0x30000, 0x4000, "d", 0)]
+
+
+# ---- words ----
+
+PFN = 0x12340
+
+
+@pytest.mark.parametrize(
+    ("row", "given", "expected"),
+    [
+        ((OWN | PFN, ANON), {}, 0x00E8000012340F43),
+        ((PRESENT | PFN, ANON), {}, 0x00E0000012340FC3),
+        ((OWN | PFN, ANON), {"flags": R}, 0x00E0000012340FC3),
+        ((OWN | PFN, ANON), {"flags": NONE}, 0x00E0000012340F82),
+        ((OWN | PFN, ANON), {"flags": RW | bits.VM_EXEC}, 0x00A8000012340F43),
+        ((OWN | PFN, ANON | KSM), {}, 0x0060000012340FC3),
+        ((PRESENT | FILE | PFN, 0), {"file": 1}, 0x0060000012340FC3),
+        ((PRESENT | 0x40, ZERO), {}, 0x0160000000040FC3),
+        ((PRESENT | PFN, NOPAGE), {}, 0x0160000012340FC3),
+        ((PRESENT | FILE | PFN, SWAPBACKED | DIRTY), {"flags": SHARED, "file": 1}, 0x00E8000012340F43),
+        ((PRESENT | FILE | PFN, SWAPBACKED), {"flags": SHARED, "file": 1}, 0x0068000012340FC3),
+        ((PRESENT | FILE | PFN, DIRTY), {"flags": SHARED, "file": 1, "notify": 1}, 0x00E8000012340F43),
+        ((PRESENT | FILE | PFN, 0), {"flags": SHARED, "file": 1, "notify": 1}, 0x0060000012340FC3),
+        ((PRESENT | FILE | PFN, DIRTY), {"flags": SHARED & ~2, "file": 1}, 0x0060000012340FC3),
+        ((OWN | UFFD | PFN, ANON), {"flags": RW | bits.VM_UFFD_WP}, 0x04E0000012340FC3),
+        ((SWAP | 2 | 0x1000 << 5, 0), {}, 0x0000000001000000),
+        ((SWAP | UFFD | 2 | 0x1000 << 5, 0), {}, 0x0000000001000008),
+        ((SWAP, 0), {}, 0x0000000000001000),  # no swap entry is 0, which would be an empty one
+        ((SWAP | GUARD | 31 | 4 << 5, 0), {}, 0x47C0),
+        ((GUARD, 0), {}, 0x47C0),
+        ((SWAP | 31 | 2 << 5, 0), {}, 0x27C0),
+    ],
+)
+def test_the_word_of_an_entry_follows_from_mapping_and_page(row, given, expected):
+    mm = snap([(VPN, *row)], [vma(**given)]).build(Machine(), "bit56")
+    assert f"{word(mm):#018x}" == f"{expected:#018x}"
+    assert word(mm, 1) == 0
+
+
+def test_swap_keeps_the_exclusive_bit_that_a_pattern_gives():
+    s = snap([(VPN, SWAP | 0x1000 << 5)])
+    assert word(s.build(Machine(), "all")) == 0x0000000001000004
+
+
+def test_the_huge_zero_page_is_a_table_full_of_one_frame():
+    s = snap(folio(VPN, 0x600, 9, kflags=ZERO, pagemap=PRESENT))
+    mm = s.build(Machine())
+    assert np.unique(mm.leaf(BASE)).tolist() == [0x0160000000600FC3]
+
+
+def test_lpa2_words_have_no_shareability():
+    assert word(snap([(VPN, OWN | PFN, ANON)]).build(Machine(lpa2=True), "all")) == 0x00E8000012340C43
+
+
+# ---- folios and blocks ----
+
+
+def test_a_folio_is_described_whole_where_only_a_part_is_mapped():
+    s = snap(folio(VPN + 4, 0x1004, 4, nr=3))
+    mm = s.build(Machine(), "bit56")
+    assert mm.pfn_base == 0x1000 and mm.nr_pages == 16
+    plain, owned = bits.PG_ANON | 4, bits.PG_ANON | bits.PG_ANON_EXCLUSIVE | 4
+    assert mm.pages.tolist() == [plain] * 4 + [owned] * 3 + [plain] * 9
+
+
+def test_what_other_processes_map_and_what_numa_balancing_passes_over_is_marked():
+    rows = [(VPN, PRESENT | 8, ANON), (VPN + 1, OWN | 9, ANON | KSM), (VPN + 2, OWN | FILE | 10, DIRTY),
+            (VPN + 3, OWN | FILE | 11, DIRTY | SWAPBACKED), (VPN + 4, PRESENT | 12, ZERO), (VPN + 5, OWN | 13, ANON)]  # fmt: skip
+    mm = snap(rows).build(Machine(), "bit56")
+    assert mm.pages.tolist() == [
+        bits.PG_ANON | bits.PG_MAPPED_SHARED, bits.PG_ANON | bits.PG_NUMA_SKIP, bits.PG_NUMA_SKIP, 0, 0,
+        bits.PG_ANON | bits.PG_ANON_EXCLUSIVE,
+    ]  # fmt: skip
+
+
+def cont(mm, nr=512):
+    """Blocks of the first VMA that are folded; no block may be folded in part."""
+    n = mm.machine.cont_ptes
+    folded = (mm.ptes(BASE, nr) & np.uint64(bits.PTE_CONT) != 0).reshape(-1, n)
+    assert np.array_equal(folded.any(axis=1), folded.all(axis=1))
+    return np.flatnonzero(folded.all(axis=1)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("pages", "blocks"),
+    [
+        (folio(VPN, 0x1000, 9), list(range(32))),
+        (folio(VPN + 16, 0x1010, 4), [1]),
+        (folio(VPN + 16, 0x1010, 4, nr=15), []),  # not whole
+        (folio(VPN + 17, 0x1010, 4), []),  # not aligned in virtual memory
+        (folio(VPN + 16, 0x1100, 3) + folio(VPN + 24, 0x1108, 3), []),  # two folios
+        (folio(VPN + 16, 0x1010, 5, nr=16) + folio(VPN + 32, 0x1020, 4), [1, 2]),  # half a folio, then another
+        (folio(VPN + 3, 0x1003, 9, nr=40), [1]),
+        (folio(VPN, 0x1000, 4, kflags=KSM | ANON), [0]),
+        (folio(VPN, 0x1000, 4, kflags=ZERO, pagemap=PRESENT), []),
+    ],
+)
+def test_a_block_is_folded_where_one_folio_covers_it_aligned(pages, blocks):
+    assert cont(snap(pages).build(Machine(), "all")) == blocks
+
+
+def test_a_block_of_two_permissions_is_not_folded():
+    s = snap(folio(VPN, 0x1000, 5))
+    assert cont(s.build(Machine(), "all")) == [0, 1]
+    assert cont(s.build(Machine(), "1/511")) == [1]
+    assert cont(s.build(Machine(), "none")) == [0, 1]
+
+
+def test_two_mappings_never_share_a_block():
+    vmas = [vma(pages=8), vma(BASE + 0x8000, 504, file=1)]
+    assert cont(snap(folio(VPN, 0x1000, 5), vmas).build(Machine(), "all")) == [1]
+
+
+def test_without_contpte_nothing_is_folded():
+    assert cont(snap(folio(VPN, 0x1000, 9)).build(Machine(contpte=False), "all")) == []
+
+
+@pytest.mark.parametrize(("kernel", "blocks"), [("7.3", []), ("6.17", [0, 1]), ("6.12", [])])
+def test_entries_that_are_not_valid_are_painted_only_by_kernels_that_do(kernel, blocks):
+    assert cont(snap(folio(VPN, 0x1000, 5), [vma(flags=NONE)]).build(Machine(kernel), "all")) == blocks
+
+
+def random_snapshot(rng, tables=3, ptrs=512):
+    """Folios of every order, cut, shifted, shared, in three kinds of mappings."""
+    rows, vpn, frame = [], VPN, 1 << 14
+    while vpn < VPN + tables * ptrs:
+        order = int(rng.choice([0, 1, 2, 3, 4, 5, 6, 9]))
+        frame = -(-frame >> order) << order
+        skip = int(rng.integers(0, 1 << order)) if rng.random() < 0.3 else 0
+        if rng.random() < 0.6:
+            vpn = vpn - vpn % (1 << order) + (1 << order)
+        kflags = ANON | SWAPBACKED if rng.random() < 0.8 else DIRTY * int(rng.integers(0, 2))
+        pagemap = PRESENT | (0 if kflags & ANON else FILE)
+        for i in range(skip, 1 << order):
+            if vpn >= VPN + tables * ptrs:
+                break
+            if rng.random() < 0.97:
+                rows.append((vpn, pagemap | (EXCLUSIVE if rng.random() < 0.98 else 0) | (frame + i), kflags, order))
+            vpn += 1
+        frame += 1 << order
+    span = tables * ptrs * 4096
+    third = span // 3 & ~0xFFFF | 0x3000
+    vmas = [vma(pages=third >> 12), vma(BASE + third, third >> 12, R)]
+    vmas.append(vma(BASE + 2 * third, (span - 2 * third) >> 12, SHARED, file=1))
+    return snap(rows, vmas)
+
+
+def repainted(s, mm):
+    """The same process, each stretch of alike entries set by one set_ptes()."""
+    copy = mm.copy()
+    flat = {int(v): int(w) & ~bits.PTE_CONT for v, w in zip(s.vpn, words_of(s, mm), strict=True)}
+    order = dict(zip(s.vpn.tolist(), s.order.tolist(), strict=True))
+    owner = dict(zip(s.vpn.tolist(), s.vma_of.tolist(), strict=True))
+    for v in flat:
+        copy.ptes(v << 12, 1)[0] = 0
+    todo = sorted(flat)
+    while todo:
+        first, nr = todo[0], 1
+        head = (flat[first] >> 12 & (1 << 38) - 1) >> order[first]
+        while nr < len(todo):
+            v = todo[nr]
+            same = v == first + nr and v % mm.machine.ptrs_per_pte and owner[v] == owner[first]
+            if not same or flat[v] != flat[first] + (nr << 12) or (flat[v] >> 12 & (1 << 38) - 1) >> order[first] != head:
+                break
+            nr += 1
+        if nr == 1:
+            copy.ptes(first << 12, 1)[0] = flat[first]
+        else:
+            copy.set_ptes(first << 12, flat[first], nr)
+        todo = todo[nr:]
+    return words_of(s, copy)
+
+
+def words_of(s, mm):
+    return np.array([int(mm.ptes(int(v) << 12, 1)[0]) for v in s.vpn], np.uint64)
+
+
+@pytest.mark.parametrize("machine", ["7.3", "6.17", "6.12", "7.3,cont_ptes=4,ptrs_per_pte=16", "7.3,lpa2=on"])
+def test_folding_equals_what_set_ptes_paints(machine):
+    for seed in range(4):
+        s = random_snapshot(np.random.default_rng(seed), tables=1)
+        mm = s.build(Machine.parse(machine), "bit56")
+        words = words_of(s, mm)
+        assert np.array_equal(words, repainted(s, mm))
+        assert (words & np.uint64(bits.PTE_CONT)).any()
+
+
+@pytest.mark.parametrize("strategy", ["nested", "lookahead", "iterator", "merged", "folio"])
+def test_a_rebuilt_process_gives_the_same_rights_under_every_strategy(strategy):
+    s = random_snapshot(np.random.default_rng(9), tables=1)
+    built = s.build(Machine(), "bit56")
+    ends = []
+    for name in ("per-pte", strategy):
+        mm = built.copy()
+        pages = [mm.mprotect(r.start, r.length, prot, strategy=name).pages for prot in (1, 3) for r in s.writable_ranges()]
+        ends.append((pages, (words_of(s, mm) & np.uint64(bits.PTE_WRITE)).tolist()))
+    assert ends[0] == ends[1]
+
+
+# ---- the address space ----
+
+
+def test_every_mapping_that_is_not_left_out_is_there_with_its_flags():
+    vmas = [
+        vma(pages=1),
+        vma(BASE + 0x1000, 1, RW | bits.VM_ACCOUNT | bits.VM_HUGEPAGE),
+        vma(BASE + 0x2000, 1, skip=1),
+        vma(BASE + 0x3000, 1, R & ~bits.VM_MAYWRITE, file=3, pgoff=7),
+        vma(BASE + 0x5000, 1, SHARED, file=4, notify=1),
+    ]
+    got = snap([(VPN, OWN | 1, ANON)], vmas).build(Machine()).vmas()
+    wanted = np.concatenate([v for v in vmas if not v["skip"][0]])
+    assert [(v.start, v.end, v.flags) for v in got] == wanted[["start", "end", "flags"]].tolist()
+    assert (got[2].file, got[2].pgoff, got[3].writenotify) == (3, 7, True)
+    assert got[0].anon_vma and not got[1].anon_vma
+
+
+def test_another_page_size_is_refused():
+    with pytest.raises(MachineError, match="granule=4K"):
+        snap([]).build(Machine(granule="16K"))
+
+
+def test_addresses_that_the_machine_does_not_have_are_refused():
+    with pytest.raises(MachineError, match="va_bits=47"):
+        snap([]).build(Machine(va_bits=39))
+
+
+def test_frames_far_apart_are_renumbered_and_fold_alike():
+    far = 1 << 34
+    pages = folio(VPN, 0x200, 9) + folio(VPN + 512, far + 0x10, 4) + [(VPN + 600, PRESENT | 5 << 30, NOPAGE)]
+    s = snap(pages, [vma(pages=1024)])
+    mm = s.build(Machine(), "all")
+    assert mm.nr_pages <= 1024
+    assert cont(mm, 1024) == [*range(32), 32]
+    assert any("renumbered" in line for line in s.assumed(Machine()))
+    assert word(mm, 600) >> 12 & ((1 << 38) - 1) == 5 << 30
+    near = snap(folio(VPN, 0x200, 9), [vma(pages=1024)])
+    assert not any("renumbered" in line for line in near.assumed(Machine()))
+
+
+def test_a_frame_mapped_twice_is_one_page():
+    s = snap([(VPN, PRESENT | FILE | 7, SWAPBACKED), (VPN + 9, PRESENT | FILE | 7, SWAPBACKED)], [vma(flags=SHARED, file=1)])
+    mm = s.build(Machine())
+    assert mm.nr_pages == 1 and word(mm) == word(mm, 9)
+
+
+# ---- which pages are exclusive ----
+
+
+def owners(s, spec):
+    return exclusive_pages(s, kinds_of(s), spec).tolist()
+
+
+def test_bit56_and_the_page_flag_differ_where_a_fork_shared():
+    s = snap([(VPN, OWN | 1, ANON | PAE), (VPN + 1, OWN | 2, ANON), (VPN + 2, PRESENT | 3, ANON)])
+    assert owners(s, "bit56") == [True, True, False]
+    assert owners(s, "kpageflags") == [True, False, False]
+    assert owners(s, "all") == [True, True, True]
+    assert owners(s, "none") == [False, False, False]
+
+
+def test_the_flag_of_a_files_page_is_something_else():
+    s = snap([(VPN, OWN | FILE | 1, PAE), (VPN + 1, OWN | 2, ANON | KSM | PAE), (VPN + 2, PRESENT | 3, ZERO | PAE)])
+    for spec in ("kpageflags", "bit56", "all"):
+        assert not any(owners(s, spec))
+    shared = snap([(VPN, OWN | 1, ANON | PAE)], [vma(flags=SHARED)])
+    assert owners(shared, "all") == [False]
+
+
+def test_of_a_large_folio_newer_kernels_show_the_first_page_only():
+    pages = folio(VPN, 0x10, 2, pagemap=OWN)
+    s = snap(pages)
+    assert owners(s, "kpageflags") == [False, True, True, True]
+    assert "3 pages inside large folios" in s.assumed(Machine())[1]
+    old = replace(s, meta={"kernel": "6.8.0-generic"})
+    assert owners(old, "kpageflags") == [False] * 4
+    assert "inside large folios" not in old.assumed(Machine())[1]
+    older = replace(s, meta={"kernel": "5.15.0"})
+    assert owners(older, "kpageflags") == [True] * 4
+    assert "does not show" in older.assumed(Machine())[1]
+
+
+@pytest.mark.parametrize("kernel", ["6.8.0", "6.18.0"])
+def test_under_a_huge_entry_the_head_speaks_for_all(kernel):
+    rows = folio(VPN, 0x200, 9)
+    rows[0] = (*rows[0][:2], ANON | PAE, 9)
+    if kernel == "6.18.0":  # tails repeat their head's flags
+        rows = [(v, p, ANON | PAE, o) for v, p, _, o in rows]
+    s = snap(rows, huge=np.ones(512, np.bool_), meta={"kernel": kernel})
+    assert all(owners(s, "kpageflags"))
+
+
+def test_a_pattern_begins_anew_in_every_table():
+    s = snap([(VPN + 511, OWN | 1, ANON), (VPN + 512, OWN | 2, ANON), (VPN + 513, OWN | 3, ANON), (VPN + 9 * 512, OWN | 4, ANON)],
+             [vma(pages=10 * 512)])  # fmt: skip
+    assert owners(s, "1/511") == [True, False, True, False]
+
+
+def test_an_array_gives_every_entry():
+    s = snap([(VPN, OWN | 1, ANON), (VPN + 1, OWN | 2, ANON)])
+    assert owners(s, np.array([True, False])) == [True, False]
+    with pytest.raises(LayoutError, match="shape"):
+        owners(s, np.array([True]))
+
+
+def test_a_pattern_that_is_none_names_the_ways():
+    with pytest.raises(LayoutError, match="kpageflags and bit56"):
+        snap([(VPN, OWN | 1, ANON)]).build(Machine(), "sometimes")
+
+
+def test_what_was_assumed_says_what_is_against_it():
+    s = snap([(VPN, PRESENT | 1, ANON)])
+    assert "1 of these pages" in s.assumed(Machine(), "all")[1]
+    assert "which it is not" in s.assumed(Machine(), "bit56")[1]
+    assert "none" not in s.assumed(Machine(), "none")[1] and "no anonymous page" in s.assumed(Machine(), "none")[1]
+    assert "'1/511'" in s.assumed(Machine(), "1/511")[1]
+
+
+# ---- the running kernel ----
+
+
+@pytest.fixture(scope="module")
+def taken():
+    try:
+        return demo.snapshot()
+    except InputError as e:
+        pytest.skip(f"frame numbers cannot be read: {e}")
+
+
+def test_a_live_process_survives_its_file_and_builds_the_same(taken, tmp_path):
+    taken.save(tmp_path / "demo.npz")
+    again = Snapshot.load(tmp_path / "demo.npz")
+    one, two = taken.build(Machine()), again.build(Machine())
+    assert isinstance(one, MM) and one.vmas() == two.vmas()
+    assert np.array_equal(words_of(taken, one), words_of(again, two))
+    assert np.array_equal(one.pages, two.pages)
+
+
+def test_a_live_process_is_changed_alike_by_every_strategy(taken):
+    built = taken.build(Machine())
+    assert len(built.vmas()) == np.count_nonzero(taken.vmas["skip"] == 0)
+    for r in taken.writable_ranges():
+        if not r.name.startswith("[demo: "):
+            continue
+        results = {}
+        for name in ("per-pte", "folio"):
+            mm = built.copy()
+            done = [mm.mprotect(r.start, r.length, prot, strategy=name) for prot in (1, 3)]
+            results[name] = [d.pages for d in done], int(np.count_nonzero(mm.pages & bits.PG_ANON_EXCLUSIVE))
+            assert done[0].pages == r.pages
+        assert results["per-pte"] == results["folio"]
+
+
+def test_the_first_page_that_a_fork_shared_stays_read_only(taken):
+    at = taken.names.index("[demo: forked]")
+    start = int(taken.vmas["start"][at])
+    if taken.order[np.searchsorted(taken.vpn, start // taken.page_size)] < 4:
+        pytest.skip("the kernel had no huge page to give")
+    mm = taken.build(Machine(), "kpageflags")
+    mm.mprotect(start, 1 << 21, 1)
+    mm.mprotect(start, 1 << 21, 3)
+    writable = mm.ptes(start, 512) & np.uint64(bits.PTE_WRITE) != 0
+    assert not writable[0] and writable[1:].all()
+    wrong = taken.build(Machine(), "bit56")  # what bit 56 would make of it
+    assert wrong.ptes(start, 1)[0] & np.uint64(bits.PTE_WRITE)
