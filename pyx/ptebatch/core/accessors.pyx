@@ -1,9 +1,12 @@
 # cython: language_level=3
 """The PTE accessors on Python integers, for tests and for the curious."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from . cimport pte as p
+from .args cimport number, truth
 from .pte cimport pte_t
+
+from ptebatch.errors import LayoutError
 
 PREDICATES = (
     "none", "present", "valid", "present_invalid", "protnone", "young", "dirty", "hw_dirty", "sw_dirty", "write",
@@ -11,109 +14,124 @@ PREDICATES = (
 )
 
 
-def predicates(pte_t pte):
+# one of arm64's granules: anything else would cut the address field elsewhere
+cdef uint32_t shift_of(object page_shift) except 0:
+    cdef uint32_t shift = number("page_shift", page_shift, 16)
+    if shift not in (12, 14, 16):
+        raise LayoutError(f"page_shift={shift} is no granule of arm64; give 12, 14 or 16")
+    return shift
+
+
+def predicates(pte):
     """All questions about one word at once.
+
+    Parameters
+    ----------
+    pte : int
+        A PTE word, 0 to 2**64 - 1. So are those of the other functions; anything
+        else raises `LayoutError`.
 
     Returns
     -------
     dict of str to bool
         In the order of `PREDICATES` (spec 2.1).
     """
+    cdef pte_t w = number("pte", pte)
     return dict(zip(PREDICATES, map(bool, (
-        p.pte_none(pte), p.pte_present(pte), p.pte_valid(pte), p.pte_present_invalid(pte), p.pte_protnone(pte),
-        p.pte_young(pte), p.pte_dirty(pte), p.pte_hw_dirty(pte), p.pte_sw_dirty(pte), p.pte_write(pte),
-        (pte & p.PTE_RDONLY) != 0, p.pte_cont(pte), p.pte_valid_cont(pte), p.pte_special(pte), p.pte_uffd(pte),
-        (pte & p.PTE_USER) != 0, p.pte_user_exec(pte))), strict=True))
+        p.pte_none(w), p.pte_present(w), p.pte_valid(w), p.pte_present_invalid(w), p.pte_protnone(w),
+        p.pte_young(w), p.pte_dirty(w), p.pte_hw_dirty(w), p.pte_sw_dirty(w), p.pte_write(w),
+        (w & p.PTE_RDONLY) != 0, p.pte_cont(w), p.pte_valid_cont(w), p.pte_special(w), p.pte_uffd(w),
+        (w & p.PTE_USER) != 0, p.pte_user_exec(w))), strict=True))
 
 
-def pte_modify(pte_t pte, pte_t newprot):
-    """pte_modify() (spec 2.3)."""
-    return p.pte_modify(pte, newprot)
+def pte_modify(pte, newprot):
+    """pte_modify(): access and attribute bits from `newprot`, dirtiness kept (spec 2.3)."""
+    return p.pte_modify(number("pte", pte), number("newprot", newprot))
 
 
-def pte_mkwrite(pte_t pte, bint always=False):
-    """pte_mkwrite(); `always`: the rule of 6.16."""
-    return p.pte_mkwrite(pte, always)
+def pte_mkwrite(pte, always=False):
+    """pte_mkwrite(): sets WRITE, and makes dirty entries writable now; `always`: clean ones too, the rule of 6.16 (spec 2.2)."""
+    return p.pte_mkwrite(number("pte", pte), truth("always", always))
 
 
-def pte_mkdirty(pte_t pte):
-    """pte_mkdirty()."""
-    return p.pte_mkdirty(pte)
+def pte_mkdirty(pte):
+    """pte_mkdirty(): sets DIRTY; clears RDONLY where WRITE is set (spec 2.2)."""
+    return p.pte_mkdirty(number("pte", pte))
 
 
-def pte_mkclean(pte_t pte):
-    """pte_mkclean()."""
-    return p.pte_mkclean(pte)
+def pte_mkclean(pte):
+    """pte_mkclean(): clears DIRTY, sets RDONLY (spec 2.2)."""
+    return p.pte_mkclean(number("pte", pte))
 
 
-def pte_wrprotect(pte_t pte):
-    """pte_wrprotect()."""
-    return p.pte_wrprotect(pte)
+def pte_wrprotect(pte):
+    """pte_wrprotect(): clears WRITE, sets RDONLY; dirtiness moves to DIRTY (spec 2.2)."""
+    return p.pte_wrprotect(number("pte", pte))
 
 
-def pte_mkold(pte_t pte):
-    """pte_mkold()."""
-    return p.pte_mkold(pte)
+def pte_mkold(pte):
+    """pte_mkold(): clears AF (spec 2.2)."""
+    return p.pte_mkold(number("pte", pte))
 
 
-def pte_mkyoung(pte_t pte):
-    """pte_mkyoung()."""
-    return p.pte_mkyoung(pte)
+def pte_mkyoung(pte):
+    """pte_mkyoung(): sets AF (spec 2.2)."""
+    return p.pte_mkyoung(number("pte", pte))
 
 
-def pte_mkcont(pte_t pte):
-    """pte_mkcont()."""
-    return p.pte_mkcont(pte)
+def pte_mkcont(pte):
+    """pte_mkcont(): sets CONT (spec 2.2)."""
+    return p.pte_mkcont(number("pte", pte))
 
 
-def pte_mknoncont(pte_t pte):
-    """pte_mknoncont()."""
-    return p.pte_mknoncont(pte)
+def pte_mknoncont(pte):
+    """pte_mknoncont(): clears CONT (spec 2.2)."""
+    return p.pte_mknoncont(number("pte", pte))
 
 
-def pte_mkuffd(pte_t pte):
-    """pte_mkuffd(): sets UFFD and write-protects."""
-    return p.pte_mkuffd(pte)
+def pte_mkuffd(pte):
+    """pte_mkuffd(): sets UFFD and write-protects (spec 2.2)."""
+    return p.pte_mkuffd(number("pte", pte))
 
 
-def pte_clear_uffd(pte_t pte):
-    """pte_clear_uffd()."""
-    return p.pte_clear_uffd(pte)
+def pte_clear_uffd(pte):
+    """pte_clear_uffd(): clears UFFD; WRITE does not come back (spec 2.2)."""
+    return p.pte_clear_uffd(number("pte", pte))
 
 
-def pte_advance_pfn(pte_t pte, uint64_t nr, uint32_t page_shift=12):
-    """pte_advance_pfn(): the frame nr pages further, flags as they are."""
-    return p.pte_advance_pfn(pte, nr, page_shift)
+def pte_advance_pfn(pte, nr, page_shift=12):
+    """pte_advance_pfn(): the frame nr pages further, flags as they are (spec 1.3)."""
+    return p.pte_advance_pfn(number("pte", pte), number("nr", nr), shift_of(page_shift))
 
 
-def pte_pgprot(pte_t pte, uint32_t page_shift=12):
-    """pte_pgprot(): all bits but the address."""
-    return p.pte_pgprot(pte, page_shift)
+def pte_pgprot(pte, page_shift=12):
+    """pte_pgprot(): all bits but the address (spec 1.3)."""
+    return p.pte_pgprot(number("pte", pte), shift_of(page_shift))
 
 
-def pte_pfn(pte_t pte, uint32_t page_shift=12):
-    """pte_pfn()."""
-    return p.pte_pfn(pte, page_shift)
+def pte_pfn(pte, page_shift=12):
+    """pte_pfn(): the page frame number (spec 1.3)."""
+    return p.pte_pfn(number("pte", pte), shift_of(page_shift))
 
 
-def pte_batch_clear_ignored(pte_t pte, int flags):
+def pte_batch_clear_ignored(pte, flags):
     """Normalisation of folio_pte_batch() (spec 5.2); FPB flags 1 dirty, 2 soft-dirty, 4 write."""
-    return p.pte_batch_clear_ignored(pte, flags)
+    return p.pte_batch_clear_ignored(number("pte", pte), number("flags", flags, 7))
 
 
-def pte_needs_flush(pte_t old, pte_t new, bint own_rule=True):
+def pte_needs_flush(old, new, own_rule=True):
     """pte_needs_flush(); without arm64's own rule always true (spec 2.4)."""
-    return bool(p.pte_needs_flush(old, new, own_rule))
+    return bool(p.pte_needs_flush(number("old", old), number("new", new), truth("own_rule", own_rule)))
 
 
-def pte_swp_mkuffd(pte_t pte):
-    """pte_swp_mkuffd()."""
-    return p.pte_swp_mkuffd(pte)
+def pte_swp_mkuffd(pte):
+    """pte_swp_mkuffd(): userfaultfd bit of a softleaf entry (spec 1.6)."""
+    return p.pte_swp_mkuffd(number("pte", pte))
 
 
-def pte_swp_clear_uffd(pte_t pte):
-    """pte_swp_clear_uffd()."""
-    return p.pte_swp_clear_uffd(pte)
+def pte_swp_clear_uffd(pte):
+    """pte_swp_clear_uffd(): clears that bit (spec 1.6)."""
+    return p.pte_swp_clear_uffd(number("pte", pte))
 
 
 def constants():

@@ -20,10 +20,25 @@ from .tlb cimport tlb_gather_mmu
 
 ctypedef size_t (*replay_fn)(walk *w, memo *m) noexcept nogil
 
+# what the order-0 loops compare with; they keep it in locals, because stores to
+# PTEs could alias a struct
+cdef struct frames:
+    uint64_t mask
+    uint64_t flags
+    uint64_t flip
+    uint64_t base
+    uint64_t last16            # last frame that begins 16 frames with metadata
+    uint64_t outside
+    uint64_t gate              # index and pfn bits that make the fold gate; never true: no fold
+    const uint8_t *pages
+    unsigned int shift
+    uint8_t byte
+    bint low                   # every address with metadata ends below bit 40, see simd.pxd
+
 cdef struct memo:
     replay_fn replay
     bint valid
-    bint hit                   # it was replayed since it was learnt
+    size_t gain                # entries replayed since it was learnt
     bint uniform               # flags of all entries equal, before and after
     bint check_pages           # the metadata byte of every page was asked, not only the first
     size_t nr                  # entries of a unit
@@ -40,6 +55,8 @@ cdef struct memo:
     pairs batches
     pairs subs
     pairs flushes
+    bint ready                 # f belongs to this unit
+    frames f
     uint64_t pending           # units replayed and not yet counted,
     uint64_t pending_addr      # side by side from this address on
     size_t skip                # units to pass over before learning again
@@ -233,28 +250,30 @@ cdef inline void memo_end(walk *w, memo *m, const aside *a, size_t first) noexce
     w.pages = a.pages
     memo_copy_out(w, m, first)
     m.check_pages = m.nr > 1 and (m.c.pae_reads or m.c.normal_page != 1 or m.c.fold_tries)
-    m.hit = False
+    m.gain = 0
+    m.ready = False
     m.valid = not (m.batches.oom or m.subs.oom or m.flushes.oom)
     memo_add(w, m, addr, 1)
 
 
 cdef enum:
     MAX_BACKOFF = 64
+    WORTH = 64                 # entries that pay for learning
 
 
 # How many units to learn of the next one is 0 or its size: units that never recur
-# are not worth learning, so the wait doubles each time nothing was replayed.
+# are not worth learning, so the wait doubles each time too little was replayed.
 cdef inline size_t memo_wanted(walk *w, memo *m) noexcept nogil:
     cdef size_t nr
     if m.skip:
         m.skip -= 1
         return 0
     nr = memo_unit(w, m)
-    if nr and m.valid and not m.hit:
+    if nr and m.valid and m.gain < WORTH:
         m.skip = m.backoff
         m.backoff = min(2 * m.backoff + 1, MAX_BACKOFF)
         m.valid = False
         return 0
-    if m.hit:
+    if m.gain >= WORTH:
         m.backoff = 0
     return nr

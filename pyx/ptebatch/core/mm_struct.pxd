@@ -51,6 +51,11 @@ cdef struct folio:
     uint8_t flags
 
 
+cdef inline uint8_t page_byte(uint64_t order, bint anon, bint numa_skip, bint mapped_shared) noexcept nogil:
+    return (order & PG_ORDER_MASK) | (PG_ANON if anon else 0) | (PG_NUMA_SKIP if numa_skip else 0) | (
+        PG_MAPPED_SHARED if mapped_shared else 0)
+
+
 cdef inline uint64_t addr_of(const table *t, size_t idx) noexcept nogil:
     return t.addr0 + (<uint64_t>idx << t.mm.m.page_shift)
 

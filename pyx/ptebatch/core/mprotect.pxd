@@ -90,7 +90,8 @@ cdef inline void *memo_for(space *sp, const strategy *s, uint64_t pages) noexcep
     # a small block may share a 64K unit of LPA2's range TLBIs with its neighbours
     if sp.mm.m.lpa2 and (<uint64_t>sp.mm.m.cont_ptes << sp.mm.m.page_shift) < 65536:
         return NULL
-    m.valid = m.hit = False
+    m.valid = False
+    m.gain = 0
     m.skip = m.backoff = 0
     m.pending = 0
     return m

@@ -8,7 +8,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
-from .memo cimport at_fold_gate, memo, memo_pend, small_differs
+from .memo cimport at_fold_gate, frames, memo, memo_pend, small_differs
 from .mm_struct cimport addr_of
 from .pte cimport pte_addr_mask, pte_t, pte_valid
 from .simd cimport pb_bytes16, pb_flip16, pb_frames16, pb_xor16
@@ -120,42 +120,80 @@ cdef inline bint entry_equal(const walk *w, const memo *m, pte_t word, uint64_t 
     return (word & ~mask) == m.in_ptes[0] and at < w.t.mm.nr_pages and w.t.mm.pages[at] == m.bytes[0]
 
 
+# LANES order-0 entries at a time whose frames follow one another
+cdef inline size_t replay_row(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates) noexcept nogil:
+    cdef uint64_t step = <uint64_t>1 << f.shift, bytes = <uint64_t>0x0101010101010101 * f.byte, addr, at
+    while i + LANES <= end:
+        addr = p[i] & f.mask
+        at = (addr >> f.shift) - f.base
+        if at > f.last16 or not pb_bytes16(f.pages + at, bytes) or not pb_flip16(p + i, f.flags + addr, step, f.flip):
+            break
+        i += LANES
+        gates[0] += ((i - 1) & ((addr >> f.shift) + LANES - 1) & f.gate) == f.gate
+    return i
+
+
+# the same with frames in any order
+cdef inline size_t replay_scattered(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates, bint low) noexcept nogil:
+    cdef uint64_t pfn
+    cdef size_t page0 = <size_t>f.pages - f.base
+    while i + LANES <= end:
+        pfn = (p[i + LANES - 1] & f.mask) >> f.shift
+        if not pb_frames16(p + i, f.flags, f.shift, f.base << f.shift, f.outside, page0, f.byte, f.flip, low):
+            break
+        i += LANES
+        gates[0] += ((i - 1) & pfn & f.gate) == f.gate
+    return i
+
+
+# computed once for a remembered unit
+cdef frames frames_of(const walk *w, const memo *m) noexcept nogil:
+    cdef frames f
+    cdef uint64_t whole = 1
+    f.shift = w.t.mm.m.page_shift
+    f.mask = pte_addr_mask(f.shift)
+    f.flags = m.in_ptes[0]
+    f.flip = m.in_ptes[0] ^ m.out_ptes[0]
+    f.base = w.t.mm.pfn_base
+    f.last16 = w.t.mm.nr_pages - LANES if w.t.mm.nr_pages >= LANES else 0
+    # frames below the largest power of two are inside without a comparison
+    while 2 * whole <= w.t.mm.nr_pages:
+        whole *= 2
+    f.outside = ~((whole - 1) << f.shift)
+    f.gate = w.t.mm.m.cont_ptes - 1 if w.t.mm.m.contpte and pte_valid(m.out_ptes[0]) else <uint64_t>-1
+    f.pages = w.t.mm.pages
+    f.low = (f.base + w.t.mm.nr_pages) << f.shift <= <uint64_t>1 << 40
+    f.byte = m.bytes[0]
+    return f
+
+
 # order 0: every entry a unit. The fold gate of a block's last entry is counted
 # here: such a folio covers no block, so the try ends before it reads anything.
 cdef size_t replay_order0(walk *w, memo *m) noexcept nogil:
-    cdef unsigned int shift = w.t.mm.m.page_shift
-    cdef uint64_t mask = pte_addr_mask(shift), step = <uint64_t>1 << shift, flip = m.in_ptes[0] ^ m.out_ptes[0]
-    cdef uint64_t bytes = <uint64_t>0x0101010101010101 * m.bytes[0], at, gates = 0
-    cdef uint64_t base = w.t.mm.pfn_base, nr_pages = w.t.mm.nr_pages
-    cdef const uint8_t *pages = w.t.mm.pages
-    cdef size_t i = w.idx, end = w.end
+    cdef frames f
+    cdef size_t i = w.idx, end = w.end, next
     cdef pte_t *p = w.t.leaf
-    cdef pte_t flags = m.in_ptes[0], addr
-    cdef bint gate = w.t.mm.m.contpte and pte_valid(m.out_ptes[0])
-    cdef bint sequential = True
-    while i < end and i & (LANES - 1):
-        if not entry_equal(w, m, p[i], mask):
-            break
-        gates += gate and at_fold_gate(w, i, (p[i] & mask) >> shift)
-        p[i] ^= flip
-        i += 1
-    while i + LANES <= end and not i & (LANES - 1):
-        addr = p[i] & mask
-        at = (addr >> shift) - base
-        if sequential and at < nr_pages and at + LANES <= nr_pages:
-            if not pb_bytes16(pages + at, bytes) or not pb_flip16(p + i, flags + addr, step, flip):
-                # frames may be in any order from here on
-                sequential = False
+    cdef uint64_t gates = 0
+    if not m.ready:
+        m.f = frames_of(w, m)
+        m.ready = True
+    f = m.f
+    while i < end:
+        if not i & (LANES - 1):
+            next = replay_row(p, i, end, &f, &gates)
+            if next == i:
+                if f.low:
+                    next = replay_scattered(p, i, end, &f, &gates, True)
+                else:
+                    next = replay_scattered(p, i, end, &f, &gates, False)
+            if next != i:
+                i = next
                 continue
-        elif pb_frames16(p + i, flags, mask, shift, base << shift, nr_pages << shift, pages, m.bytes[0]):
-            pb_xor16(p + i, flip)
-        else:
+        # the rest of a lane group, or a group in which some entry differs
+        if not entry_equal(w, m, p[i], f.mask):
             break
-        gates += gate and at_fold_gate(w, i + LANES - 1, (p[i + LANES - 1] & mask) >> shift)
-        i += LANES
-    while i < end and entry_equal(w, m, p[i], mask):
-        gates += gate and at_fold_gate(w, i, (p[i] & mask) >> shift)
-        p[i] ^= flip
+        gates += (i & (p[i] & f.mask) >> f.shift & f.gate) == f.gate
+        p[i] ^= f.flip
         i += 1
     w.t.mm.c.fold_tries += gates
     return i - w.idx
@@ -174,7 +212,7 @@ cdef size_t replay(walk *w, memo *m) noexcept nogil:
     else:
         units = replay_words(w, m)
     if units:
-        m.hit = True
+        m.gain += units * m.nr
         memo_pend(w, m, addr_of(&w.t, w.idx), units)
         w.idx += units * m.nr
     return units * m.nr

@@ -41,8 +41,12 @@ cdef class Result:
         The call.
     """
 
+    def __init__(self):
+        raise TypeError("a Result is made by a call, for example mm.mprotect(); it cannot be made by hand")
+
     @property
     def counters(self):
+        """Every counter by name, in the order of ``ptebatch.counters.COUNTERS``."""
         cdef uint64_t *at = <uint64_t *>&self.c
         return {name: at[i] for i, name in enumerate(_NAMES)}
 
@@ -56,22 +60,27 @@ cdef class Result:
 
     @property
     def batches(self):
+        """Batches in order, as runs ``[count, nr_ptes]``."""
         return _rows(self._batches)
 
     @property
     def subs(self):
+        """Commits of batched designs in order, as runs ``[count, nr_ptes]``."""
         return _rows(self._subs)
 
     @property
     def flushes(self):
+        """TLBIs of contpte conversions in order: address, pages."""
         return [tuple(row) for row in _rows(self._flushes)]
 
     @property
     def gathers(self):
+        """Final flushes in order, one a VMA with something to flush: start, end."""
         return [tuple(row) for row in _rows(self._gathers)]
 
     @property
     def trace(self):
+        """Events in order, a structured array (kind u1, addr u8, value u8), if asked for."""
         return self._trace
 
     def __sub__(self, other):
@@ -128,6 +137,7 @@ cdef class Result:
         return result_text(self)
 
     def _repr_html_(self):
+        """The table of `str()`, for a notebook."""
         from ptebatch.report import result_html
 
         return result_html(self)

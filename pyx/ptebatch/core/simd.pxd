@@ -59,31 +59,36 @@ cdef extern from *:
         return ((a ^ want) | (b ^ want)) == 0;
     }
 
-    /* 16 words with these flags and any frames: are all metadata bytes `byte`?
-       base and nr, of the frames that have metadata, are shifted like the address field */
-    PB_INLINE int pb_frames16(uint64_t *p, uint64_t flags, uint64_t mask, unsigned shift, uint64_t base, uint64_t nr,
-                              const uint8_t *pages, uint8_t byte) {
-        pb_vec differ = pb_all(0), high = pb_all(0);
-        uint64_t at[16];
-        uint8_t any = 0, all = 0xff;
-        PB_EACH(k) {
-            pb_vec w = PB_AT(p, k), a = (w & mask) - base;
-            differ |= (w & ~mask) ^ flags;
-            high |= (nr - 1 - a) | a;      /* the top bit: outside */
-            PB_AT(at, k) = a >> shift;
-        }
-        if (!pb_zero(differ | (high & (1ULL << 63))))
+    /* Are 16 words `flags` with any frames, each with the metadata byte `byte`? Then flip
+       them. `outside` has every bit that a shifted frame number may not have once `first`,
+       that of the metadata's first frame, is taken off; a frame below it borrows into them.
+       `pages` is the byte of frame 0. `low`: addresses end below bit 40, so that four bytes
+       from bit 8 on hold the frame: a load and a shift. */
+    PB_INLINE int pb_frames16(uint64_t *p, uint64_t flags, unsigned shift, uint64_t first, uint64_t outside,
+                              uintptr_t pages, uint8_t byte, uint64_t flip, int low) {
+        pb_vec any = pb_all(0);
+        PB_EACH(k) any |= (PB_AT(p, k) ^ flags) - first;
+        if (!pb_zero(any & outside))
             return 0;
     #pragma GCC unroll 16
         for (int k = 0; k < 16; k++) {
-            any |= pages[at[k]];
-            all &= pages[at[k]];
+            uint64_t frame = (p[k] ^ flags) >> shift;
+    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+            if (low) {
+                uint32_t half;
+                memcpy(&half, (const uint8_t *)(p + k) + 1, 4);
+                frame = half >> (shift - 8);
+            }
+    #endif
+            if (*(const uint8_t *)(pages + frame) != byte)
+                return 0;
         }
-        return any == byte && all == byte;
+        pb_xor16(p, flip);
+        return 1;
     }
     """
     bint pb_flip16(uint64_t *p, uint64_t want, uint64_t step, uint64_t flip) noexcept nogil
     void pb_xor16(uint64_t *p, uint64_t flip) noexcept nogil
     bint pb_bytes16(const uint8_t *p, uint64_t want) noexcept nogil
-    bint pb_frames16(uint64_t *p, uint64_t flags, uint64_t mask, unsigned int shift, uint64_t base, uint64_t nr,
-                     const uint8_t *pages, uint8_t byte) noexcept nogil
+    bint pb_frames16(uint64_t *p, uint64_t flags, unsigned int shift, uint64_t first, uint64_t outside,
+                     size_t pages, uint8_t byte, uint64_t flip, bint low) noexcept nogil

@@ -14,7 +14,7 @@
 # table, one VMA and the called range. What a step must keep (spec 7.9): every
 # entry it counts is started and committed once; a unit stays in one folio;
 # WRITE is given in a private mapping only to a page that is PageAnonExclusive.
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_New, PyCapsule_SetContext
 from libc.stdint cimport int64_t, uint64_t
 from .batch cimport anon_exclusive_batch, folio_limit, folio_pte_batch_flags
 from .log cimport EV_BATCH, EV_COMMIT, EV_START, pairs_run
@@ -73,7 +73,15 @@ cdef struct strategy:
 
 cdef inline object strategy_capsule(step_fn step):
     """Wrap a step function for ptebatch.strategies.register()."""
-    return PyCapsule_New(<void *>step, b"ptebatch.step", NULL)
+    capsule = PyCapsule_New(<void *>step, b"ptebatch.step", NULL)
+    PyCapsule_SetContext(capsule, step_layout())
+    return capsule
+
+
+# The structures that a compiled step was built with. A module built against another
+# release would read the wrong fields, so its capsule is refused.
+cdef inline void *step_layout() noexcept nogil:
+    return <void *>(sizeof(walk) + (<size_t>sizeof(mm_struct) << 12) + (<size_t>sizeof(table) << 24))
 
 
 cdef inline size_t max_nr(const walk *w) noexcept nogil:

@@ -2,8 +2,9 @@
 """`Window`: what a strategy written in Python sees, with the core's own verbs."""
 from libc.stdint cimport int64_t, uint64_t
 
+from .args cimport number, truth
 from .batch cimport anon_exclusive_batch, folio_pte_batch_flags
-from .mm_struct cimport addr_of, folio_anon, folio_large, page_anon_exclusive, page_of
+from .mm_struct cimport PG_MAPPED_SHARED, addr_of, folio_anon, folio_large, page_anon_exclusive, page_of
 from .pte cimport FPB_RESPECT_SOFT_DIRTY, FPB_RESPECT_WRITE, pte_dirty, pte_t
 from .ptep cimport ptep_get
 from .strategy cimport (
@@ -23,18 +24,23 @@ cdef class Window:
     the window's own on and returns how many it has dealt with. Offsets count
     from that entry. Every verb is the core's and counts what the core counts.
 
-    Attributes
+    Parameters
     ----------
-    addr, idx : int
-        Address and table index of the entry.
-    max_nr : int
-        Entries up to the end of the range in this table.
-    old : int
-        What ptep_get() said of the entry (A/D of its whole contpte block).
-    pfn, folio_head, folio_nr : int
-        Its page; ``folio_nr`` is 0 without a page.
-    anon, large, shared : bool
-        Folio is anonymous; has several pages; the VMA is MAP_SHARED.
+    step : callable
+        The strategy. The core makes windows; a step only receives them.
+
+    Raises
+    ------
+    PtebatchError
+        By every member: the step has returned, entries leave the window, or an
+        argument is no number. Raised inside a step it ends the call, and the
+        address space is as it was before.
+
+    Notes
+    -----
+    What a step must keep (spec 7.9): each entry it counts is started and
+    committed once; a unit stays in one folio; in a private mapping WRITE is given
+    only to pages that are PageAnonExclusive.
     """
 
     cdef walk *w
@@ -52,72 +58,110 @@ cdef class Window:
     cdef size_t part(self, object offset, object nr) except? 0:
         """Table index of [offset, offset + nr), which must lie in the window."""
         cdef walk *w = self.live()
-        try:
-            o, n = operator.index(offset), operator.index(nr)
-        except TypeError:
-            raise StrategyError(f"offset={offset!r}, nr={nr!r} are not whole numbers; give ints") from None
+        o, n = whole("offset", offset), whole("nr", nr)
         if o < 0 or n < 1 or o + n > max_nr(w):
             raise StrategyError(f"entries [{o}, {o + n}) leave the window of {max_nr(w)} entries; stay below max_nr")
         return w.idx + <size_t>o
 
     @property
     def addr(self):
+        """Address that the entry maps."""
         return addr_of(&self.live().t, self.live().idx)
 
     @property
     def idx(self):
+        """Index of the entry in its leaf table."""
         return self.live().idx
 
     @property
     def max_nr(self):
+        """Entries up to the end of the range in this table."""
         return max_nr(self.live())
 
     @property
     def old(self):
+        """What ptep_get() said of the entry: A/D are those of its whole contpte block."""
         return self.live().old
 
     @property
     def pfn(self):
+        """Page frame that the entry maps."""
         return walk_pfn(self.live())
 
     @property
     def folio_head(self):
+        """First page frame of the entry's folio."""
         return self.live().f.head
 
     @property
     def folio_nr(self):
+        """Pages of the folio; 0 without a page."""
         return self.live().f.nr
 
     @property
     def anon(self):
+        """Whether the folio is anonymous."""
         return bool(folio_anon(&self.live().f))
 
     @property
     def large(self):
+        """Whether the folio has several pages."""
         return bool(folio_large(&self.live().f))
 
     @property
     def shared(self):
+        """Whether the VMA is MAP_SHARED."""
         return bool(vma_shared(self.live()))
 
     @property
     def mapped_shared(self):
         """folio_maybe_mapped_shared(): what v1 and v2 asked."""
-        return bool(self.live().f.flags & 0x20)
+        return bool(self.live().f.flags & PG_MAPPED_SHARED)
 
     def needs_anon_exclusive(self):
-        """Whether this entry becomes writable exactly if its page is PageAnonExclusive."""
+        """Whether this entry becomes writable exactly if its page is PageAnonExclusive.
+
+        Returns
+        -------
+        bool
+            TRY_CHANGE_WRITABLE, a private mapping with VM_WRITE, an anonymous folio,
+            and a new word that lacks WRITE (spec 6.6).
+        """
         return bool(needs_anon_exclusive(self.live()))
 
     def ptep_get(self, offset):
-        """ptep_get() of an entry (counted)."""
+        """ptep_get() of an entry, counted (spec 3.6).
+
+        Parameters
+        ----------
+        offset : int
+            Entries behind the window's own.
+
+        Returns
+        -------
+        int
+            Its word, with the A/D of its whole contpte block.
+        """
         cdef size_t idx = self.part(offset, 1)
         return ptep_get(&self.w.t, idx)
 
-    def folio_pte_batch(self, max_nr=None, *, bint respect_write=True):
-        """mprotect_folio_pte_batch() from the window's entry: 1 without a large folio."""
+    def folio_pte_batch(self, max_nr=None, *, respect_write=True):
+        """mprotect_folio_pte_batch() from the window's entry on (spec 5.3).
+
+        Parameters
+        ----------
+        max_nr : int, optional
+            Look no further; default: the window.
+        respect_write : bool
+            A different WRITE bit ends the batch (FPB_RESPECT_WRITE).
+
+        Returns
+        -------
+        int
+            Entries of the batch; 1 without a large folio, and then nothing is read.
+        """
         cdef walk *w = self.live()
-        cdef int flags = FPB_RESPECT_SOFT_DIRTY | (FPB_RESPECT_WRITE if respect_write else 0)
+        cdef int flags = FPB_RESPECT_SOFT_DIRTY | (FPB_RESPECT_WRITE if truth("respect_write", respect_write) else 0)
         cdef size_t limit = w.end - w.idx
         if max_nr is not None:
             self.part(0, max_nr)
@@ -127,72 +171,187 @@ cdef class Window:
         return folio_pte_batch_flags(&w.t, w.idx, &w.f, w.old, limit, flags)
 
     def page_anon_exclusive(self, offset):
-        """PageAnonExclusive() of the page `offset` behind the entry's own (counted)."""
-        cdef walk *w = self.live()
-        cdef int64_t o = operator.index(offset)
-        if page_of(w.t.mm, walk_pfn(w) + o) == NULL:
-            raise StrategyError(f"page {walk_pfn(w) + o:#x} does not exist; stay inside the folio")
-        return bool(page_anon_exclusive(w.t.mm, walk_pfn(w) + o))
+        """PageAnonExclusive() of a page, counted.
 
-    def anon_exclusive_batch(self, offset, bint exclusive, max_nr):
-        """Length of the run of pages from `offset` on with this exclusivity; the first is taken as known."""
+        Parameters
+        ----------
+        offset : int
+            Pages behind the page of the window's own entry; may be negative.
+
+        Returns
+        -------
+        bool
+        """
+        cdef walk *w = self.live()
+        pfn = int(walk_pfn(w)) + whole("offset", offset)
+        if pfn < 0 or pfn >> 52 or page_of(w.t.mm, pfn) == NULL:
+            raise StrategyError(f"page {pfn:#x} does not exist; stay inside the folio")
+        return bool(page_anon_exclusive(w.t.mm, pfn))
+
+    def anon_exclusive_batch(self, offset, exclusive, max_nr):
+        """Length of the run of pages with one exclusivity, counted; the first is taken as known.
+
+        Parameters
+        ----------
+        offset : int
+            Pages behind the page of the window's own entry.
+        exclusive : bool
+            PageAnonExclusive of the first page.
+        max_nr : int
+            Look no further.
+
+        Returns
+        -------
+        int
+            1 to max_nr. The page that ends the run is asked too.
+        """
         cdef size_t idx = self.part(offset, max_nr)
-        return anon_exclusive_batch(self.w.t.mm, walk_pfn(self.w) + (idx - self.w.idx), exclusive, max_nr)
+        return anon_exclusive_batch(self.w.t.mm, walk_pfn(self.w) + (idx - self.w.idx), truth("exclusive", exclusive), max_nr)
 
     def start(self, offset, nr):
-        """modify_prot_start_ptes(): clear nr entries; returns the first word with the A/D of all."""
+        """modify_prot_start_ptes(): clear entries, unfolding blocks that they cut.
+
+        Parameters
+        ----------
+        offset, nr : int
+            Entries.
+
+        Returns
+        -------
+        int
+            The first word, with the A/D of all of them.
+        """
         cdef size_t idx = self.part(offset, nr)
         return modify_prot_start_ptes(self.w, idx, nr)
 
-    def newpte(self, pte_t old):
-        """The new word for an old one, before the question whether it may be writable."""
-        return newpte(self.live(), old)
+    def newpte(self, old):
+        """The new word for an old one, before the question whether it may be writable.
 
-    def asks_writable(self, pte_t new):
-        """TRY_CHANGE_WRITABLE is set and the word lacks WRITE."""
-        return bool(asks_writable(self.live(), new))
+        Parameters
+        ----------
+        old : int
+            What `start` returned.
 
-    def maybe_change_pte_writable(self, pte_t new):
-        """VMA, PROT_NONE and userfaultfd allow WRITE; the page is not asked."""
+        Returns
+        -------
+        int
+            pte_modify() and the userfaultfd bit (spec 2.3, 6.7).
+        """
+        return newpte(self.live(), number("old", old))
+
+    def asks_writable(self, new):
+        """Whether TRY_CHANGE_WRITABLE is set and the word lacks WRITE.
+
+        Parameters
+        ----------
+        new : int
+            What `newpte` returned.
+
+        Returns
+        -------
+        bool
+        """
+        return bool(asks_writable(self.live(), number("new", new)))
+
+    def maybe_change_pte_writable(self, new):
+        """Whether VMA, PROT_NONE and userfaultfd allow WRITE; the page is not asked (spec 6.6).
+
+        Parameters
+        ----------
+        new : int
+            What `newpte` returned.
+
+        Returns
+        -------
+        bool
+        """
+        cdef pte_t word = number("new", new)
         self.live().t.mm.c.writable_checks += 1
-        return bool(maybe_change_pte_writable(self.live(), new))
+        return bool(maybe_change_pte_writable(self.live(), word))
 
-    def pte_dirty(self, pte_t pte):
-        """pte_dirty()."""
-        return bool(pte_dirty(pte))
+    def pte_dirty(self, pte):
+        """pte_dirty(): DIRTY, or WRITE without RDONLY (spec 2.1).
 
-    def commit(self, offset, pte_t old, pte_t new, nr, bint write=False):
-        """modify_prot_commit_ptes() and the gather; `old`, `new` are of the first entry."""
+        Parameters
+        ----------
+        pte : int
+
+        Returns
+        -------
+        bool
+        """
+        return bool(pte_dirty(number("pte", pte)))
+
+    def commit(self, offset, old, new, nr, write=False):
+        """modify_prot_commit_ptes() of one run, and the gather of what it must flush.
+
+        Parameters
+        ----------
+        offset : int
+            First entry.
+        old, new : int
+            Old and new word of that entry; the others advance from it.
+        nr : int
+            Entries.
+        write : bool
+            pte_mkwrite() the new word first.
+        """
         cdef size_t idx = self.part(offset, nr)
-        prot_commit_flush_ptes(self.w, idx, old, new, nr, write)
+        cdef pte_t before = number("old", old), after = number("new", new)
+        prot_commit_flush_ptes(self.w, idx, before, after, nr, truth("write", write))
         self.w.pages += <size_t>nr
 
-    def change_unit(self, offset, nr, bint exclusive):
-        """start, newpte and commit of one unit of known exclusivity."""
+    def change_unit(self, offset, nr, exclusive):
+        """Start and commit one unit whose pages share their exclusivity.
+
+        Parameters
+        ----------
+        offset, nr : int
+            Entries, of one folio.
+        exclusive : bool
+            PageAnonExclusive of all of them; decides WRITE in a private mapping.
+        """
         cdef size_t idx = self.part(offset, nr)
-        change_unit(self.w, idx, nr, exclusive)
+        change_unit(self.w, idx, nr, truth("exclusive", exclusive))
 
     def normal_page(self):
         """Count one vm_normal_page() more."""
         self.live().t.mm.c.normal_page += 1
 
     def note_batch(self, nr):
-        """Record a batch of nr entries."""
+        """Record a batch, for ``Result.batches``.
+
+        Parameters
+        ----------
+        nr : int
+            Entries, from the window's own on.
+        """
         self.part(0, nr)
         note_batch(self.w, nr)
 
 
+cdef object whole(str name, object value):
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise StrategyError(f"{name}={value!r} is not a whole number; give an int")
+
+
 cdef int64_t call(Window window) except -1:
     cdef walk *w = window.w
+    cdef uint64_t before = w.pages
     got = window.step(window)
-    try:
-        nr = operator.index(got)
-    except TypeError:
-        raise StrategyError(f"the strategy returned {got!r}; return the number of entries it dealt with") from None
+    if got is None:
+        raise StrategyError("the strategy returned None; return the number of entries it dealt with")
+    nr = whole("the strategy's return value", got)
     if not 1 <= nr <= max_nr(w):
         raise StrategyError(f"the strategy returned {nr}; return a number from 1 to max_nr={max_nr(w)}")
     if w.started:
         raise StrategyError(f"the strategy left {<int64_t>w.started} started entries uncommitted; commit what it starts")
+    if w.pages - before != <uint64_t>nr:
+        raise StrategyError(f"the strategy returned {nr} but committed {<int64_t>(w.pages - before)} entries; commit each it counts, once")
     return nr
 
 

@@ -1,0 +1,497 @@
+# cython: language_level=3
+"""`Space`: page frames, VMAs and leaf tables of an address space. Base of `MM`."""
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from .args cimport number, truth
+from .machine cimport machine
+from .mm_struct cimport PG_ANON, PG_ANON_EXCLUSIVE, page_byte, table
+from .mprotect cimport is_data_mapping
+from .pgtable cimport DESC_TABLE, pgtable_free, pgtable_index, pgtable_init, pmd_offset, pte_table
+from .tlb cimport tlb_gather_mmu
+from .vma cimport VM_SHARED, find_vma, vma, vma_insert, vma_set_page_prot
+
+import bisect
+from typing import NamedTuple
+
+import numpy as np
+
+from ptebatch.errors import LayoutError, PtebatchError
+from ptebatch.machine import Machine
+
+cdef extern from *:
+    """
+    #define pb_try_lock(p) (!__atomic_exchange_n(p, 1, __ATOMIC_ACQUIRE))
+    #define pb_unlock(p) __atomic_store_n(p, 0, __ATOMIC_RELEASE)
+    """
+    bint pb_try_lock(int *p) noexcept nogil
+    void pb_unlock(int *p) noexcept nogil
+
+
+class Vma(NamedTuple):
+    """One VMA: addresses [start, end) in bytes, flags and page_prot as in the kernel."""
+
+    start: int
+    end: int
+    flags: int
+    page_prot: int
+    pgoff: int
+    file: int
+    anon_vma: int
+    writenotify: bool
+
+
+cdef class Held:
+    """The address space is taken while the block runs."""
+
+    def __cinit__(self, Space space):
+        self.space = space
+
+    def __enter__(self):
+        self.space.take()
+
+    def __exit__(self, *exc):
+        self.space.drop()
+
+
+cdef class Space:
+    """Page frames, VMAs and leaf tables of one address space; see `MM`."""
+
+    def __cinit__(self, machine=None, *, nr_pages=1 << 22, pfn_base=1024, memo=True):
+        if machine is None:
+            machine = Machine()
+        elif isinstance(machine, str):
+            machine = Machine.parse(machine)
+        elif not isinstance(machine, Machine):
+            raise LayoutError(f"machine={machine!r} is not a Machine; give one or a string such as '7.3,granule=16K'")
+        self.machine = machine
+        fill_machine(self)
+        limit = <uint64_t>1 << (48 - self.sp.mm.m.page_shift)
+        self.sp.mm.nr_pages = number("nr_pages", nr_pages, limit)
+        self.sp.mm.pfn_base = number("pfn_base", pfn_base, limit)
+        if self.sp.mm.nr_pages == 0 or self.sp.mm.pfn_base + self.sp.mm.nr_pages > limit:
+            raise LayoutError(
+                f"pfn_base={pfn_base:#x} and nr_pages={nr_pages:#x} leave the physical address space of {limit:#x} pages; "
+                "give a smaller window of at least one page")
+        # one byte more, so that the array is never empty and a bulk reader may look ahead
+        self._pages = np.zeros(self.sp.mm.nr_pages + 64, np.uint8)
+        cdef uint8_t[::1] pages = self._pages
+        self.sp.mm.pages = &pages[0]
+        self.next_pfn = self.sp.mm.pfn_base
+        self._pools = []
+        self._starts = []
+        self.sp.vs.limit = 65530
+        self.sp.data_limit = self.sp.commit_limit = <uint64_t>1 << 62
+        self.sp.pkeys = 1
+        if pgtable_init(&self.sp.pt, &self.sp.mm.m):
+            raise MemoryError("the root page table did not fit in memory")
+        tlb_gather_mmu(&self.sp.mm)
+
+    def __dealloc__(self):
+        pgtable_free(&self.sp.pt)
+        free(self.sp.vs.at)
+
+    cdef int take(self) except -1:
+        if not pb_try_lock(&self.busy):
+            raise PtebatchError("this MM is in use by a call that still runs, in another thread or around a strategy's step; "
+                                "give each thread its own address space (MM.copy())")
+        return 0
+
+    cdef void drop(self) noexcept:
+        pb_unlock(&self.busy)
+
+    # ---- page metadata ----
+
+    @property
+    def pfn_base(self):
+        """First page frame that has metadata."""
+        return self.sp.mm.pfn_base
+
+    @property
+    def nr_pages(self):
+        """Page frames that have metadata."""
+        return self.sp.mm.nr_pages
+
+    @property
+    def pages(self):
+        """Metadata bytes, a writable view: index is pfn - pfn_base."""
+        return self._pages[: self.sp.mm.nr_pages]
+
+    cdef uint64_t frames(self, object pfn, object nr) except? 0xdeadbeef:
+        """Offset into the metadata of nr pages from pfn on, all of which exist."""
+        cdef uint64_t first = number("pfn", pfn), n = number("nr", nr)
+        cdef uint64_t at = first - self.sp.mm.pfn_base
+        if first < self.sp.mm.pfn_base or at > self.sp.mm.nr_pages or n > self.sp.mm.nr_pages - at:
+            raise LayoutError(
+                f"pages {first:#x}..{int(first) + n:#x} have no metadata; this MM has {self.sp.mm.nr_pages:#x} pages from "
+                f"{self.sp.mm.pfn_base:#x}, make it with a larger nr_pages")
+        return at
+
+    cdef int new_folio(self, uint64_t at, uint64_t order, bint anon, bint numa_skip, bint mapped_shared) except -1:
+        memset(self.sp.mm.pages + at, page_byte(order, anon, numa_skip, mapped_shared), <uint64_t>1 << order)
+        # what was placed by hand is never handed out again
+        self.next_pfn = max(self.next_pfn, self.sp.mm.pfn_base + at + (<uint64_t>1 << order))
+        return 0
+
+    def set_folio(self, head_pfn, order, *, anon=True, numa_skip=False, mapped_shared=False):
+        """Make 2^order pages from head_pfn one folio; no page of it is exclusive yet.
+
+        Parameters
+        ----------
+        head_pfn : int
+            Naturally aligned page frame number.
+        order : int
+            0 to the order of a table.
+        anon : bool
+            An anonymous folio (PageAnonExclusive is legal), else a file's.
+        numa_skip : bool
+            folio_can_map_prot_numa() refuses it.
+        mapped_shared : bool
+            folio_maybe_mapped_shared(): only the v1/v2 design asks.
+
+        Raises
+        ------
+        LayoutError
+            Order too large, head not aligned, or pages without metadata.
+        """
+        cdef uint64_t o = number("order", order, self.machine.pmd_order)
+        cdef uint64_t at = self.frames(head_pfn, <uint64_t>1 << o)
+        if (self.sp.mm.pfn_base + at) & ((<uint64_t>1 << o) - 1):
+            raise LayoutError(f"head_pfn={head_pfn:#x} is not aligned to a folio of order {o}; give a multiple of {<uint64_t>1 << o:#x}")
+        cdef bint a = truth("anon", anon), n = truth("numa_skip", numa_skip), s = truth("mapped_shared", mapped_shared)
+        with Held(self):
+            self.new_folio(at, o, a, n, s)
+
+    def set_page_anon_exclusive(self, pfn, nr=1, on=True):
+        """Set or clear PageAnonExclusive of nr pages from pfn on.
+
+        Parameters
+        ----------
+        pfn, nr : int
+            First page frame; number of pages.
+        on : bool
+            Set, or clear.
+
+        Raises
+        ------
+        LayoutError
+            Pages without metadata, or not of an anonymous folio.
+        """
+        cdef uint64_t at = self.frames(pfn, nr)
+        part = self._pages[at : at + number("nr", nr)]
+        if not (part & PG_ANON).all():
+            raise LayoutError(f"pages {pfn:#x}..{pfn + nr:#x} are not all anonymous; call set_folio(..., anon=True) first")
+        cdef bint exclusive = truth("on", on)
+        with Held(self):
+            if exclusive:
+                part |= np.uint8(PG_ANON_EXCLUSIVE)
+            else:
+                part &= np.uint8(0xff ^ PG_ANON_EXCLUSIVE)
+
+    def alloc_folio(self, order, *, anon=True, numa_skip=False, mapped_shared=False):
+        """Make the next free naturally aligned frames a folio; returns its head pfn. See `set_folio`."""
+        cdef uint64_t o = number("order", order, self.machine.pmd_order), size = <uint64_t>1 << o, head
+        cdef bint a = truth("anon", anon), n = truth("numa_skip", numa_skip), s = truth("mapped_shared", mapped_shared)
+        with Held(self):
+            head = (self.next_pfn + size - 1) & ~(size - 1)
+            self.new_folio(self.frames(head, size), o, a, n, s)
+        return head
+
+    # ---- VMAs ----
+
+    cdef uint64_t page_range(self, object start, object length, uint64_t *end) except? 0xdeadbeef:
+        """Check a page-aligned range of user addresses; returns its start."""
+        cdef uint64_t size = <uint64_t>1 << self.sp.mm.m.va_bits
+        cdef uint64_t a = number("start", start, size), n = number("length", length, size)
+        cdef uint64_t mask = (<uint64_t>1 << self.sp.mm.m.page_shift) - 1
+        if a & mask or n & mask:
+            raise LayoutError(f"start={a:#x}, length={n:#x} are not multiples of the page size {mask + 1:#x}; round them")
+        if n == 0 or a + n > size:
+            raise LayoutError(f"start={a:#x}, length={n:#x} is empty or ends above {size:#x}; give a range inside the address space")
+        end[0] = a + n
+        return a
+
+    cdef uint64_t pte_range(self, object start, object nr, uint64_t *end) except? 0xdeadbeef:
+        """The same for a number of pages."""
+        return self.page_range(start, number("nr", nr, <uint64_t>1 << 40) << self.sp.mm.m.page_shift, end)
+
+    def mmap(self, start, length, prot, *, shared=False, file=0, pgoff=None, vm_flags=0, may=7, writenotify=False):
+        """Add a VMA as it is given, unmerged; nothing is mapped in it yet.
+
+        Parameters
+        ----------
+        start, length : int
+            Bytes, multiples of the page size; the range must be free.
+        prot : int
+            PROT_READ | PROT_WRITE | PROT_EXEC.
+        shared : bool
+            MAP_SHARED.
+        file : int
+            Identity of a file, 0 for anonymous memory.
+        pgoff : int, optional
+            Page offset into the file; default: the page number of `start`.
+        vm_flags : int
+            Further flags (``bits.VM_*``), for example VM_SEALED.
+        may : int
+            Accesses that mprotect() may give, as PROT bits (VM_MAY*).
+        writenotify : bool
+            The file wants to know of the first write (page_mkwrite).
+
+        Raises
+        ------
+        LayoutError
+            Bad numbers, or a range that is taken.
+        """
+        cdef uint64_t end = 0
+        cdef uint64_t first = self.page_range(start, length, &end)
+        cdef uint64_t own = number("prot", prot, 7), allowed = number("may", may, 7), more = number("vm_flags", vm_flags)
+        cdef vma v
+        if more & 0x7f:
+            raise LayoutError(f"vm_flags={more:#x} holds access or sharing flags; give those with prot, may and shared")
+        if own & ~allowed:
+            raise LayoutError(f"prot={own:#x} has accesses that may={allowed:#x} forbids; give a may that includes prot")
+        v.start = first
+        v.end = end
+        v.flags = own | allowed << 4 | more | (VM_SHARED | 0x80 if truth("shared", shared) else 0)
+        v.file = number("file", file, 0xffffffff)
+        v.pgoff = first >> self.sp.mm.m.page_shift if pgoff is None else number("pgoff", pgoff, <uint64_t>1 << 52)
+        v.anon_vma = 0
+        v.writenotify = truth("writenotify", writenotify)
+        vma_set_page_prot(&v, &self.sp.mm.m)
+        with Held(self):
+            add_vma(self, &v)
+
+    def vmas(self):
+        """The VMAs in address order, as `Vma` tuples."""
+        cdef size_t i
+        cdef vma *v
+        out = []
+        with Held(self):
+            for i in range(self.sp.vs.nr):
+                v = &self.sp.vs.at[i]
+                out.append(Vma(v.start, v.end, v.flags, v.page_prot, v.pgoff, v.file, v.anon_vma, bool(v.writenotify)))
+        return out
+
+    cdef vma *vma_of(self, uint64_t start, uint64_t end) except NULL:
+        """The one VMA that holds [start, end)."""
+        cdef size_t i = find_vma(&self.sp.vs, start)
+        if i >= self.sp.vs.nr or self.sp.vs.at[i].start > start or self.sp.vs.at[i].end < end:
+            raise LayoutError(f"[{start:#x}, {end:#x}) is not inside one VMA; call mmap() for it first")
+        return &self.sp.vs.at[i]
+
+    def set_limits(self, *, map_count=None, data_pages=None, commit_pages=None, read_implies_exec=None):
+        """Set what mprotect() is limited by; None leaves a limit as it is.
+
+        Parameters
+        ----------
+        map_count : int, optional
+            Largest number of VMAs (vm.max_map_count).
+        data_pages, commit_pages : int, optional
+            RLIMIT_DATA and the commit limit, in pages.
+        read_implies_exec : bool, optional
+            Personality READ_IMPLIES_EXEC.
+
+        Raises
+        ------
+        LayoutError
+            A value that is no limit; none is changed then.
+        """
+        cdef uint64_t count = self.sp.vs.limit if map_count is None else number("map_count", map_count, 1 << 24)
+        cdef uint64_t data = self.sp.data_limit if data_pages is None else number("data_pages", data_pages, <uint64_t>1 << 62)
+        cdef uint64_t commit = self.sp.commit_limit if commit_pages is None else number("commit_pages", commit_pages, <uint64_t>1 << 62)
+        cdef bint implies = self.sp.read_implies_exec if read_implies_exec is None else truth("read_implies_exec", read_implies_exec)
+        with Held(self):
+            self.sp.vs.limit, self.sp.data_limit, self.sp.commit_limit = count, data, commit
+            self.sp.read_implies_exec = implies
+
+    def pkey_alloc(self):
+        """Allocate the next protection key, 1 to 7; LayoutError when none is left."""
+        cdef int key
+        with Held(self):
+            for key in range(1, 8):
+                if not self.sp.pkeys >> key & 1:
+                    self.sp.pkeys |= <uint64_t>1 << key
+                    return key
+        raise LayoutError("all 7 protection keys are allocated; reuse one")
+
+    # ---- page tables ----
+
+    def populate(self, start, length):
+        """Allocate the leaf tables of a range; entries are none.
+
+        Tables of one call that did not exist before lie side by side, so that
+        `ptes` can show them as one array.
+
+        Parameters
+        ----------
+        start, length : int
+            Bytes, multiples of the page size.
+
+        Raises
+        ------
+        LayoutError
+            A range outside the address space.
+        """
+        cdef uint64_t end = 0
+        cdef uint64_t addr = self.page_range(start, length, &end)
+        with Held(self):
+            self.add_tables(addr, end)
+
+    cdef int add_tables(self, uint64_t addr, uint64_t end) except -1:
+        cdef uint64_t span = <uint64_t>self.sp.mm.m.ptrs_per_pte << self.sp.mm.m.page_shift
+        cdef uint64_t first
+        addr &= ~(span - 1)
+        while addr < end:
+            if pte_table(&self.sp.pt, addr) != NULL:
+                addr += span
+                continue
+            first = addr
+            while addr < end and pte_table(&self.sp.pt, addr) == NULL:
+                addr += span
+            self.add_pool(first, (addr - first) // span)
+        return 0
+
+    cdef int add_pool(self, uint64_t first, uint64_t nr) except -1:
+        """nr leaf tables from address `first` on, entered in the upper tables."""
+        cdef uint64_t span = <uint64_t>self.sp.mm.m.ptrs_per_pte << self.sp.mm.m.page_shift
+        pool = np.zeros(nr * self.sp.mm.m.ptrs_per_pte, np.uint64)
+        cdef uint64_t[::1] mem = pool
+        cdef uint64_t *pmd
+        cdef uint64_t i
+        # all upper tables first: a failure leaves no half-made range
+        for i in range(nr):
+            if pmd_offset(&self.sp.pt, first + i * span, True) == NULL:
+                raise MemoryError("the upper page tables did not fit in memory")
+        for i in range(nr):
+            pmd = pmd_offset(&self.sp.pt, first + i * span, False)
+            pmd[0] = <uint64_t>&mem[i * self.sp.mm.m.ptrs_per_pte] | DESC_TABLE
+        at = bisect.bisect_left(self._starts, first)
+        self._starts.insert(at, first)
+        self._pools.insert(at, pool)
+        return 0
+
+    def ptes(self, start, nr):
+        """PTE words of nr pages, a writable view without a copy.
+
+        Parameters
+        ----------
+        start : int
+            Address of the first page.
+        nr : int
+            Pages.
+
+        Returns
+        -------
+        numpy.ndarray of uint64, shape (nr,)
+            Raw words. Writing to it is writing to the page table, unchecked.
+
+        Raises
+        ------
+        LayoutError
+            No tables there, or tables of several populate() calls: take parts.
+        """
+        cdef uint64_t end = 0
+        cdef uint64_t first = self.pte_range(start, nr, &end)
+        cdef uint64_t at
+        k = bisect.bisect_right(self._starts, first) - 1
+        if k >= 0:
+            at = (first - <uint64_t>self._starts[k]) >> self.sp.mm.m.page_shift
+            pool = self._pools[k]
+            if at + <uint64_t>nr <= <uint64_t>len(pool):
+                return pool[at : at + nr]
+            if at < <uint64_t>len(pool):
+                raise LayoutError(f"[{first:#x}, {end:#x}) lies in several pools of leaf tables; ask for at most {len(pool) - at} pages")
+        raise LayoutError(f"there is no page table at {first:#x}; call populate() or map_folios() first")
+
+    def leaf(self, addr):
+        """PTE words of the whole leaf table that maps addr, a writable view; see `ptes`."""
+        cdef uint64_t a = number("addr", addr, (<uint64_t>1 << self.sp.mm.m.va_bits) - 1)
+        cdef uint64_t span = <uint64_t>self.sp.mm.m.ptrs_per_pte << self.sp.mm.m.page_shift
+        return self.ptes(a & ~(span - 1), self.sp.mm.m.ptrs_per_pte)
+
+    def walk(self, addr):
+        """The table entries on the way to addr, from the top.
+
+        Returns
+        -------
+        list of (int, int)
+            Index and entry of each level; the last is the PTE. Ends early at a hole.
+        """
+        cdef uint64_t a = number("addr", addr, (<uint64_t>1 << self.sp.mm.m.va_bits) - 1)
+        cdef uint64_t *tbl = self.sp.pt.root
+        cdef int level = self.sp.pt.levels - 1
+        cdef uint64_t i
+        out = []
+        while level >= 0:
+            i = pgtable_index(&self.sp.pt, a, level)
+            out.append((i, tbl[i]))
+            if tbl[i] == 0:
+                return out
+            tbl = <uint64_t *>(tbl[i] & ~<uint64_t>DESC_TABLE)
+            level -= 1
+        i = (a >> self.sp.mm.m.page_shift) & (self.sp.mm.m.ptrs_per_pte - 1)
+        out.append((i, tbl[i]))
+        return out
+
+    cdef bint table_at(self, uint64_t addr, table *t, size_t *idx) noexcept nogil:
+        cdef uint64_t span = <uint64_t>self.sp.mm.m.ptrs_per_pte << self.sp.mm.m.page_shift
+        t.mm = &self.sp.mm
+        t.leaf = pte_table(&self.sp.pt, addr)
+        t.addr0 = addr & ~(span - 1)
+        idx[0] = (addr - t.addr0) >> self.sp.mm.m.page_shift
+        return t.leaf != NULL
+
+    cdef int one_table(self, object addr, object nr, table *t, size_t *idx) except -1:
+        """Where a verb on nr entries works: one existing leaf table."""
+        cdef uint64_t end = 0
+        cdef uint64_t a = self.pte_range(addr, nr, &end)
+        if not self.table_at(a, t, idx):
+            raise LayoutError(f"there is no page table at {a:#x}; call populate() or map_folios() first")
+        if idx[0] + <size_t>nr > self.sp.mm.m.ptrs_per_pte:
+            raise LayoutError(f"{nr} entries from {a:#x} on leave their leaf table; split the range at a multiple of "
+                              f"{self.sp.mm.m.ptrs_per_pte << self.sp.mm.m.page_shift:#x}")
+        return 0
+
+
+cdef int add_vma(Space space, const vma *v) except -1:
+    cdef size_t i = find_vma(&space.sp.vs, v.start)
+    if i < space.sp.vs.nr and space.sp.vs.at[i].start < v.end:
+        raise LayoutError(f"[{v.start:#x}, {v.end:#x}) overlaps the VMA at {space.sp.vs.at[i].start:#x}; choose a free range")
+    if space.sp.vs.nr >= space.sp.vs.limit:
+        raise LayoutError(f"there are {space.sp.vs.nr} VMAs already, the limit; map fewer, larger ranges")
+    if vma_insert(&space.sp.vs, i, v):
+        raise MemoryError("the VMA did not fit in memory")
+    if is_data_mapping(v.flags):
+        space.sp.data_vm += (v.end - v.start) >> space.sp.mm.m.page_shift
+    return 0
+
+
+cdef int fill_machine(Space space) except -1:
+    m = space.machine
+    cdef machine *c = &space.sp.mm.m
+    c.page_shift = m.page_shift
+    c.cont_ptes = m.cont_ptes
+    c.ptrs_per_pte = m.ptrs_per_pte
+    c.ptrs_shift = m.pmd_order
+    c.va_bits = m.va_bits
+    c.contpte = m.contpte
+    c.tlb_range = m.tlb_range
+    c.elides_bbm = m.elides_bbm
+    c.lpa2 = m.lpa2
+    c.kpti = m.kpti
+    c.repeat_tlbi = m.repeat_tlbi
+    c.gather_early_exit = m.gather_early_exit
+    c.needs_flush = m.needs_flush
+    c.paint_invalid = m.paint_invalid
+    c.mkwrite_always = m.mkwrite_always
+    c.guard_markers = m.guard_markers
+    c.asid_extra_dsb = m.asid_extra_dsb
+    c.epan = m.epan
+    c.bti = m.bti
+    c.mte = m.mte
+    c.mdwe = m.mdwe
+    c.swp_migration_read = m.swp_migration_read
+    c.swp_device_write = m.swp_device_write
+    c.swp_exclusive_write = m.swp_exclusive_write
+    return 0
