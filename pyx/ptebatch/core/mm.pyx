@@ -2,7 +2,7 @@
 """`MM`: an arm64 address space, and the calls on it."""
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer, PyCapsule_IsValid
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
@@ -11,23 +11,20 @@ from .args cimport index, number, truth
 from .log cimport event, pairs, pairs_clear, pairs_free, trace
 from .memo cimport memo_free, memo_init, replay_fn
 from .mprotect cimport change_protection, do_mprotect, outcome, request
+from .resolved cimport Strategy
 from .result cimport Result
-from .strategies cimport find
-from .strategy cimport STRATEGY_LOOKUP, step_fn, step_layout, strategy, walk
+from .strategy cimport walk
 from .space cimport Held
 from .tables cimport Tables
 from .tlb cimport tlb_gather_mmu
 from .vma cimport vma, vma_insert
-from .window cimport python_step
 
 import numpy as np
 
 from ptebatch.errors import LayoutError, MprotectError, StrategyError
 from ptebatch.isa import REPLAY
 from ptebatch.reasons import REASONS
-from ptebatch.strategies import resolve
 from .space import Vma
-from .window import Window
 
 EVENT = np.dtype([("kind", "u1"), ("addr", "<u8"), ("value", "<u8")])
 
@@ -289,37 +286,6 @@ cdef class MM(Tables):
 
     def __repr__(self):
         return f"<MM {self.machine}: {self.sp.vs.nr} VMAs, {sum(len(p) for p in self._pools)} PTEs>"
-
-
-cdef class Strategy:
-    """A strategy ready to run: a compiled row, or a Python step behind a window."""
-
-    cdef strategy row
-    cdef object window
-    cdef str name
-    cdef bytes keep
-
-    def __cinit__(self, given):
-        cdef const strategy *row
-        self.name, kind, thing, lookup = resolve(given)
-        self.window = None
-        if kind == "compiled":
-            self.keep = self.name.encode()
-            row = find(self.keep)
-            if row == NULL:
-                raise StrategyError(f"strategy {self.name!r} has no compiled step")
-            self.row = row[0]
-            return
-        self.row.flags = STRATEGY_LOOKUP if lookup else 0
-        if kind == "capsule":
-            if not PyCapsule_IsValid(thing, b"ptebatch.step"):
-                raise StrategyError(f"strategy {self.name!r} is not a step capsule; make it with strategy_capsule()")
-            if PyCapsule_GetContext(thing) != step_layout():
-                raise StrategyError(f"strategy {self.name!r} was compiled against another ptebatch; rebuild its module with this one")
-            self.row.step = <step_fn>PyCapsule_GetPointer(thing, b"ptebatch.step")
-        else:
-            self.row.step = python_step
-            self.window = Window(thing)
 
 
 cdef long key_number(object pkey) except? -2:

@@ -5,10 +5,10 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from .args cimport number, truth
-from .machine cimport machine
 from .mm_struct cimport PG_ANON, PG_ANON_EXCLUSIVE, page_byte, table
 from .mprotect cimport is_data_mapping
 from .pgtable cimport DESC_TABLE, pgtable_free, pgtable_index, pgtable_init, pmd_offset, pte_table
+from .resolved cimport fill_machine
 from .tlb cimport tlb_gather_mmu
 from .vma cimport VM_SHARED, find_vma, vma, vma_insert, vma_set_page_prot
 
@@ -66,7 +66,7 @@ cdef class Space:
         elif not isinstance(machine, Machine):
             raise LayoutError(f"machine={machine!r} is not a Machine; give one or a string such as '7.3,granule=16K'")
         self.machine = machine
-        fill_machine(self)
+        fill_machine(&self.sp.mm.m, machine)
         limit = <uint64_t>1 << (48 - self.sp.mm.m.page_shift)
         self.sp.mm.nr_pages = number("nr_pages", nr_pages, limit)
         self.sp.mm.pfn_base = number("pfn_base", pfn_base, limit)
@@ -464,34 +464,4 @@ cdef int add_vma(Space space, const vma *v) except -1:
         raise MemoryError("the VMA did not fit in memory")
     if is_data_mapping(v.flags):
         space.sp.data_vm += (v.end - v.start) >> space.sp.mm.m.page_shift
-    return 0
-
-
-cdef int fill_machine(Space space) except -1:
-    m = space.machine
-    cdef machine *c = &space.sp.mm.m
-    c.page_shift = m.page_shift
-    c.cont_ptes = m.cont_ptes
-    c.ptrs_per_pte = m.ptrs_per_pte
-    c.ptrs_shift = m.pmd_order
-    c.va_bits = m.va_bits
-    c.contpte = m.contpte
-    c.tlb_range = m.tlb_range
-    c.elides_bbm = m.elides_bbm
-    c.lpa2 = m.lpa2
-    c.kpti = m.kpti
-    c.repeat_tlbi = m.repeat_tlbi
-    c.gather_early_exit = m.gather_early_exit
-    c.needs_flush = m.needs_flush
-    c.paint_invalid = m.paint_invalid
-    c.mkwrite_always = m.mkwrite_always
-    c.guard_markers = m.guard_markers
-    c.asid_extra_dsb = m.asid_extra_dsb
-    c.epan = m.epan
-    c.bti = m.bti
-    c.mte = m.mte
-    c.mdwe = m.mdwe
-    c.swp_migration_read = m.swp_migration_read
-    c.swp_device_write = m.swp_device_write
-    c.swp_exclusive_write = m.swp_exclusive_write
     return 0

@@ -50,6 +50,10 @@ cdef class Window:
     def __cinit__(self, step):
         self.step = step
 
+    def clear_error(self):
+        """Forget the exception that ended the last step."""
+        self.error = None
+
     cdef walk *live(self) except NULL:
         if self.w == NULL:
             raise StrategyError("the window is only valid while the strategy's step runs; do not keep it")
