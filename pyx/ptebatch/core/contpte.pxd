@@ -24,10 +24,13 @@ from .tlb cimport convert_flush
 
 # ---- raw verbs: never look at neighbours ----
 
+# An event is emitted when its access is complete: hardware may act right after it.
+
 cdef inline pte_t __ptep_get(table *t, size_t idx) noexcept nogil:
+    cdef pte_t pte = t.leaf[idx]
     t.mm.c.pte_reads += 1
-    emit(t, EV_READ, idx, t.leaf[idx])
-    return t.leaf[idx]
+    emit(t, EV_READ, idx, pte)
+    return pte
 
 
 cdef inline void __set_pte(table *t, size_t idx, pte_t pte) noexcept nogil:
@@ -45,7 +48,9 @@ cdef inline void __set_ptes(table *t, size_t idx, pte_t pte, size_t nr) noexcept
     t.mm.c.pte_writes += nr
     if t.mm.tr != NULL:
         for i in range(nr):
-            emit(t, EV_WRITE, idx + i, pte_advance_pfn(pte, i, t.mm.m.page_shift))
+            t.leaf[idx + i] = pte_advance_pfn(pte, i, t.mm.m.page_shift)
+            emit(t, EV_WRITE, idx + i, t.leaf[idx + i])
+        return
     for i in range(nr):
         t.leaf[idx + i] = pte_advance_pfn(pte, i, t.mm.m.page_shift)
 
@@ -53,9 +58,14 @@ cdef inline void __set_ptes(table *t, size_t idx, pte_t pte, size_t nr) noexcept
 cdef inline pte_t __ptep_get_and_clear(table *t, size_t idx) noexcept nogil:
     cdef pte_t old = t.leaf[idx]
     t.mm.c.pte_xchg += 1
-    emit(t, EV_XCHG, idx, old)
     t.leaf[idx] = 0
+    emit(t, EV_XCHG, idx, old)
     return old
+
+
+# DIRTY, or WRITE without RDONLY; branchless, so that a loop over it can be widened
+cdef inline pte_t dirty_bits(pte_t pte) noexcept nogil:
+    return (pte & PTE_DIRTY) | ((pte & PTE_WRITE) & ~((pte & PTE_RDONLY) << 44))
 
 
 # the first word, with dirty and young of all the others added
@@ -64,17 +74,20 @@ cdef inline pte_t __get_and_clear_full_ptes(table *t, size_t idx, size_t nr) noe
     cdef pte_t pte = p[0], old
     cdef pte_t any_dirty = 0, any_af = 0
     cdef size_t i
-    t.mm.c.pte_xchg += nr
     if t.mm.tr != NULL:
-        for i in range(nr):
-            emit(t, EV_XCHG, idx + i, p[i])
-    p[0] = 0
-    for i in range(1, nr):
-        old = p[i]
-        # DIRTY, or WRITE without RDONLY; kept branchless so that the compiler can widen it
-        any_dirty |= (old & PTE_DIRTY) | ((old & PTE_WRITE) & ~((old & PTE_RDONLY) << 44))
-        any_af |= old & PTE_AF
-        p[i] = 0
+        pte = __ptep_get_and_clear(t, idx)
+        for i in range(1, nr):
+            old = __ptep_get_and_clear(t, idx + i)
+            any_dirty |= dirty_bits(old)
+            any_af |= old & PTE_AF
+    else:
+        t.mm.c.pte_xchg += nr
+        p[0] = 0
+        for i in range(1, nr):
+            old = p[i]
+            any_dirty |= dirty_bits(old)
+            any_af |= old & PTE_AF
+            p[i] = 0
     if any_dirty:
         pte = pte_mkdirty(pte)
     if any_af:
@@ -82,18 +95,23 @@ cdef inline pte_t __get_and_clear_full_ptes(table *t, size_t idx, size_t nr) noe
     return pte
 
 
+# A compare-and-exchange that succeeds: `pte` was made of the word as it is now, so
+# what hardware changed between the read and here is not lost.
 cdef inline void __cmpxchg(table *t, size_t idx, pte_t pte) noexcept nogil:
     t.mm.c.pte_cmpxchg += 1
-    emit(t, EV_CMPXCHG, idx, pte)
     t.leaf[idx] = pte
+    emit(t, EV_CMPXCHG, idx, pte)
 
 
 cdef inline void __ptep_set_wrprotect(table *t, size_t idx) noexcept nogil:
-    __cmpxchg(t, idx, pte_wrprotect(__ptep_get(t, idx)))
+    __ptep_get(t, idx)
+    __cmpxchg(t, idx, pte_wrprotect(t.leaf[idx]))
 
 
 cdef inline bint __ptep_test_and_clear_young(table *t, size_t idx) noexcept nogil:
-    cdef pte_t old = __ptep_get(t, idx)
+    cdef pte_t old
+    __ptep_get(t, idx)
+    old = t.leaf[idx]
     __cmpxchg(t, idx, pte_mkold(old))
     return pte_young(old)
 

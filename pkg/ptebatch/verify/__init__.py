@@ -1,0 +1,38 @@
+"""Verification against facts: what the kernel's functions and real kernels did, replayed.
+
+Kinds of files, each with a function that returns a `Report`:
+
+=================== =========================================================
+`verify_vectors`    one change_protection() by every engine: PTEs, batches, counters
+`verify_dumps`      mprotect(2) of real kernels: PTEs, function entries, TLBI, DSB
+`verify_traces`     mprotect(2) of real kernels: every leaf access in order
+`verify_loops`      large uniform mappings: TLBI, DSB, function entries
+`verify_prim`       single PTE helpers: rows of input and output
+=================== =========================================================
+
+Nothing is fitted: a difference of one event is a difference. Files that are not
+what they should be raise `ptebatch.errors.InputError`.
+"""
+
+from __future__ import annotations
+
+from .dumps import verify_dumps
+from .loops import LoopRow, loop_rows, verify_loops
+from .prim import verify_prim
+from .report import Difference, FileReport, Line, Report
+from .traces import verify_traces
+from .vectors import verify_vectors
+
+__all__ = [
+    "Difference",
+    "FileReport",
+    "Line",
+    "LoopRow",
+    "Report",
+    "loop_rows",
+    "verify_dumps",
+    "verify_loops",
+    "verify_prim",
+    "verify_traces",
+    "verify_vectors",
+]

@@ -1,0 +1,254 @@
+"""What is installed: the files of the package, the command, and headers that another package can cimport."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ptebatch
+from ptebatch.strategies import STRATEGIES, register, unregister
+
+THIRD_PARTY = textwrap.dedent(
+    """
+    # cython: language_level=3
+    from libc.stdint cimport int64_t
+    from ptebatch.core.strategy cimport FPB_MPROTECT, strategy_capsule, walk, walk_pfn, whole_batch
+
+    cdef int64_t step(walk *w) noexcept nogil:
+        return whole_batch(w, FPB_MPROTECT, walk_pfn(w), False)
+
+    cdef int64_t lazy(walk *w) noexcept nogil:
+        return 0
+
+    STEP = strategy_capsule(step)
+    LAZY = strategy_capsule(lazy)
+    """
+)
+
+
+def run(*command: object, cwd: Path | None = None, **env: str) -> str:
+    """Output of a command that must succeed."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def wanted(tree: Path) -> set[str]:
+    """Files of the package that are shipped as they are."""
+    python = {p.relative_to(tree / "pkg") for s in ("*.py", "*.pyi", "py.typed") for p in (tree / "pkg/ptebatch").rglob(s)}
+    headers = {p.relative_to(tree / "pyx") for p in (tree / "pyx/ptebatch").rglob("*.pxd")}
+    return {str(path) for path in python | headers}
+
+
+def modules(tree: Path) -> set[str]:
+    return {p.stem for p in (tree / "pyx/ptebatch/core").glob("*.pyx")} - {"replay"} | {"_replay_base"}
+
+
+def lacking(tree: Path, names: set[str]) -> set[str]:
+    """What a list of installed files should have and has not."""
+    compiled = {name.split("/")[-1].split(".")[0] for name in names if name.endswith(".so")}
+    return (wanted(tree) - names) | (modules(tree) - compiled)
+
+
+def test_the_package_is_complete(tree, package):
+    names = {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.is_file()}
+    assert not lacking(tree, names)
+
+
+def test_a_lost_header_is_seen(tree, package):
+    names = {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.is_file()}
+    assert lacking(tree, names - {"ptebatch/core/strategy.pxd"}) == {"ptebatch/core/strategy.pxd"}
+
+
+def test_stubs_are_shipped_with_their_docstrings(package):
+    stubs = [path for path in (package / "core").glob("*.pyi") if not path.stem.startswith("_")]
+    assert stubs
+    for path in stubs:
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef) or isinstance(n, ast.FunctionDef)]
+        bare = [n.name for n in nodes if not n.name.startswith("__") and not ast.get_docstring(n) and not _property(n)]
+        assert not bare, f"{path.name}: {bare}"
+
+
+def _property(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef) and any(isinstance(d, ast.Name) and d.id == "property" for d in node.decorator_list)
+
+
+def test_the_module_runs_as_a_command():
+    assert ptebatch.__version__ in run(sys.executable, "-m", "ptebatch", "--version")
+
+
+def test_the_installed_command_is_the_module():
+    try:
+        entries = importlib.metadata.distribution("ptebatch").entry_points
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("an uninstalled build has no commands")
+    (command,) = [entry for entry in entries if entry.group == "console_scripts"]
+    from ptebatch.cli import main
+
+    assert command.name == "ptebatch" and command.load() is main
+
+
+def headers_of(package: Path) -> str:
+    return os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH")]))
+
+
+def compile_against(headers: str, folder: Path, name: str = "mine", text: str = THIRD_PARTY) -> object:
+    """A third party's module, built as the README tells, and imported."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.pyx").write_text(text)
+    run(Path(sys.executable).parent / "cythonize", "-i", "-q", f"{name}.pyx", cwd=folder, PYTHONPATH=headers)
+    sys.path.insert(0, str(folder))
+    try:
+        return __import__(name)
+    finally:
+        sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def mine(package, tmp_path_factory):
+    return compile_against(headers_of(package), tmp_path_factory.mktemp("mine"))
+
+
+def world() -> ptebatch.MM:
+    mm = ptebatch.MM(nr_pages=4096)
+    mm.mmap(0x200000, 0x200000, 3)
+    mm.map_folios(0x200000, 512, 9, exclusive=[i % 7 < 4 for i in range(512)])
+    mm.mprotect(0x200000, 0x200000, 1)
+    return mm
+
+
+def test_a_third_partys_step_runs_like_the_one_it_repeats(mine):
+    register("mine", mine.STEP, summary="a compiled step of another package")
+    try:
+        theirs, ours = world(), world()
+        got = theirs.mprotect(0x200000, 0x200000, 3, strategy="mine")
+        want = ours.mprotect(0x200000, 0x200000, 3, strategy="folio")
+        assert got.strategy == "mine" and got.counters == want.counters and got.batches == want.batches
+        assert (theirs.ptes(0x200000, 512) == ours.ptes(0x200000, 512)).all()
+        assert got["n_subs"] > 100, "the pattern must split the batch"
+    finally:
+        unregister("mine")
+    assert "mine" not in STRATEGIES
+
+
+def test_a_third_partys_step_that_does_nothing_is_stopped(mine):
+    register("lazy", mine.LAZY)
+    try:
+        with pytest.raises(ptebatch.strategies.StrategyError, match="'lazy' dealt with no entry"):
+            world().mprotect(0x200000, 0x200000, 3, strategy="lazy")
+    finally:
+        unregister("lazy")
+
+
+def test_a_step_built_against_other_headers_is_refused(package, tmp_path):
+    """A module of an older release would read the wrong fields of the walk."""
+    shutil.copytree(package, tmp_path / "old" / "ptebatch", ignore=shutil.ignore_patterns("*.so", "*.so.p", "__pycache__", "*.py"))
+    (tmp_path / "old/ptebatch/__init__.py").touch()
+    (tmp_path / "old/ptebatch/core/__init__.py").touch()
+    header = tmp_path / "old/ptebatch/core/strategy.pxd"
+    header.write_text(header.read_text().replace("    bint vma_anon\n", "    bint vma_anon\n    uint64_t one_more\n"))
+    old = compile_against(str(tmp_path / "old"), tmp_path / "src", name="older")
+    with pytest.raises(ptebatch.strategies.StrategyError, match="another ptebatch"):
+        world().mprotect(0x200000, 0x200000, 3, strategy=register("older", old.STEP))
+    unregister("older")
+
+
+# ---- building: from a copy of the tree that is a repository of its own ----
+
+
+@pytest.fixture(scope="module")
+def clone(tree, tmp_path_factory) -> Path:
+    """The tree as it is, committed: an sdist takes committed files only."""
+    to = tmp_path_factory.mktemp("clone") / "ptebatch"
+    skip = shutil.ignore_patterns(".git", "build", "builddir", "dist", "__pycache__", ".*_cache", ".hypothesis", ".venv", "*.so")
+    shutil.copytree(tree, to, ignore=skip)
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    run("git", "init", "-q", cwd=to)
+    run("git", "add", "-A", cwd=to)
+    run(*git, "commit", "-q", "-m", "tree", cwd=to)
+    return to
+
+
+@pytest.fixture(scope="module")
+def artefacts(clone, tmp_path_factory) -> dict[str, Path]:
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check", "--outdir", out, clone)
+    return {"sdist": next(out.glob("*.tar.gz")), "wheel": next(out.glob("*.whl"))}
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_the_tree(clone, artefacts):
+    with tarfile.open(artefacts["sdist"]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = set(run("git", "ls-files", cwd=clone).split())
+    assert not tracked - names
+    assert "PKG-INFO" in names
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_modules_stubs_and_headers(tree, artefacts):
+    with zipfile.ZipFile(artefacts["wheel"]) as archive:
+        names = set(archive.namelist())
+        metadata = next(archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+        scripts = next(archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
+    assert not lacking(tree, names)
+    assert not [name for name in names if name.endswith((".pyx", ".c", ".o"))]
+    assert "License-Expression: BSD-3-Clause" in metadata and "ptebatch" in scripts
+
+
+@pytest.mark.slow
+def test_the_wheel_works_away_from_the_tree(artefacts, package, tmp_path):
+    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", tmp_path / "site", artefacts["wheel"])
+    program = "import ptebatch.core.mm as m, sys; print(m.__file__); from ptebatch.cli import main; sys.exit(main(sys.argv[1:]))"
+    out = run(sys.executable, "-c", program, "list", "strategies", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"), PTEBATCH_ROOT="")
+    assert out.startswith(str(tmp_path / "site")) and "lookahead-pae" in out
+
+
+# ---- an editable install, and the uninstalled build ----
+
+
+@pytest.mark.slow
+def test_an_editable_install_rebuilds_when_a_header_changes(clone, tmp_path):
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
+    site = next((tmp_path / "env/lib").glob("python*/site-packages"))
+    tools = Path(importlib.metadata.distribution("numpy").locate_file(""))
+    (site / "tools.pth").write_text(f"{tools}\n")  # the build tools and numpy of this environment, but not its ptebatch
+    python = tmp_path / "env/bin/python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-build-isolation", "--no-deps", "--ignore-installed", "-e", clone)
+    probe = "import ptebatch.core.accessors as a; print(a.__file__, a.pte_mkold(0xffffffffffffffff) >> 10 & 1)"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    where, bit = run(python, "-c", probe, cwd=tmp_path, PATH=path, PYTHONPATH="").split()
+    assert Path(where).is_relative_to(clone) and bit == "0"
+    header = clone / "pyx/ptebatch/core/pte.pxd"
+    before = header.read_text()
+    try:
+        header.write_text(before.replace("    return p & ~PTE_AF\n", "    return p | PTE_AF\n"))
+        assert header.read_text() != before
+        assert run(python, "-c", probe, cwd=tmp_path, PATH=path, PYTHONPATH="").split()[-1] == "1"
+    finally:
+        header.write_text(before)
+
+
+@pytest.mark.slow
+def test_the_uninstalled_build_is_a_whole_package(clone, tmp_path):
+    tools = Path(sys.executable).parent
+    build = tmp_path / "build"
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    run(tools / "meson", "setup", build, clone, PATH=path)
+    run(tools / "meson", "compile", "-C", build, PATH=path)
+    listed = run(tools / "meson", "test", "-C", build, "--list", PATH=path)
+    assert "pytest" in listed
+    quick = ("--test-args", "-k 'accessors or house' --maxfail=1")
+    run(tools / "meson", "test", "-C", build, "--print-errorlogs", *quick, PATH=path)
