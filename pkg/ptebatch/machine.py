@@ -147,9 +147,9 @@ class Machine:
     asid_extra_dsb: bool = _era_default()
 
     def __post_init__(self) -> None:
-        if self.kernel not in ERAS:
+        if not isinstance(self.kernel, str) or self.kernel not in ERAS:
             raise MachineError(f"kernel {self.kernel!r} is not modelled; {closest(str(self.kernel), list(ERAS))}")
-        if self.granule not in GRANULES:
+        if not isinstance(self.granule, str) or self.granule not in GRANULES:
             raise MachineError(f"granule {self.granule!r} is not one of arm64's; {closest(str(self.granule), list(GRANULES))}")
         _, cont, ptrs = GRANULES[self.granule]
         put = object.__setattr__
@@ -242,6 +242,8 @@ class Machine:
         MachineError
             An unknown kernel, switch or value.
         """
+        if not isinstance(text, str):
+            raise MachineError(f"{text!r} describes no machine; give a text such as '7.3,bbml=3'")
         kernel, *switches = [part.strip() for part in text.split(",")]
         known = {f.name: f for f in fields(cls)}
         given: dict[str, Any] = {}
@@ -249,6 +251,8 @@ class Machine:
             name, eq, value = (part.strip() for part in switch.partition("="))
             if name not in known or name == "kernel":
                 raise MachineError(f"machine switch {name!r} is unknown; {closest(name, [n for n in known if n != 'kernel'])}")
+            if name in given:
+                raise MachineError(f"machine switch {name!r} is given twice; keep one")
             if not eq:
                 raise MachineError(f"machine switch {name!r} has no value; write {name}=VALUE")
             given[name] = _value(name, str(known[name].type), value)

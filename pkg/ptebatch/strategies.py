@@ -15,6 +15,7 @@ file) and `register` the capsule.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -52,6 +53,8 @@ class Strategy:
     step: Any = None
 
 
+#: what can stand in a list of names on the command line
+_NAME = re.compile(r"[\w.-]+")
 _rows: dict[str, Strategy] = {row[0]: Strategy(*row) for row in table()}
 _own = frozenset(_rows)
 
@@ -95,8 +98,8 @@ def register(name: str, step: Any, *, summary: str = "", since: str = "user", fl
     StrategyError
         The name is taken, or `step` is neither callable nor a step capsule.
     """
-    if not isinstance(name, str) or not name:
-        raise StrategyError(f"strategy name {name!r} is not a non-empty string; give one")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise StrategyError(f"strategy name {name!r} is not one of letters, digits, dots, hyphens, underscores; give such a one")
     if name in _rows:
         raise StrategyError(f"strategy {name!r} exists already; choose another name or unregister it")
     if not callable(step) and type(step).__name__ != "PyCapsule":

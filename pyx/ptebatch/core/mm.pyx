@@ -13,7 +13,7 @@ from .memo cimport memo_free, memo_init, replay_fn
 from .mprotect cimport change_protection, do_mprotect, outcome, request
 from .resolved cimport Strategy
 from .result cimport Result
-from .strategy cimport walk
+from .strategy cimport MM_CP_UFFD_WP, VM_UFFD_WP, walk
 from .space cimport Held
 from .tables cimport Tables
 from .tlb cimport tlb_gather_mmu
@@ -171,6 +171,9 @@ cdef class MM(Tables):
         w.cp_flags = number("cp_flags", cp_flags, 15)
         w.vm_flags = number("vm_flags", vm_flags)
         w.vma_anon = truth("anon", anon)
+        if w.cp_flags & MM_CP_UFFD_WP and w.vm_flags & VM_UFFD_WP and not w.vma_anon:
+            # markers need tables: the only walk that allocates them (spec 6.5)
+            self.add_tables(first, end)
         w.pages = 0
         w.python = <void *>s.window if s.window is not None else NULL
         cdef bint traced = truth("trace", trace)

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from .args cimport number, truth
 from .machine cimport machine
 from .mapping cimport map_pages, plan
-from .mm_struct cimport PG_ANON_EXCLUSIVE, page_byte, page_of, table
+from .mm_struct cimport PG_ANON_EXCLUSIVE, addr_of, page_byte, page_of, table
 from .pte cimport (
     PTE_AF, PTE_RDONLY, PTE_WRITE, pte_mkdirty, pte_mkold, pte_mkwrite, pte_mkyoung, pte_pfn, pte_present, pte_t,
     pte_valid,
@@ -88,6 +88,7 @@ cdef class Tables(Space):
         cdef size_t idx = 0
         with Held(self):
             self.one_table(addr, nr, &t, &idx)
+            check_present(&t, idx, nr)
             wrprotect_ptes(&t, idx, nr)
 
     def clear_full_ptes(self, addr, nr=1):
@@ -138,6 +139,7 @@ cdef class Tables(Space):
         cdef bint y = truth("young", young), d = truth("dirty", dirty)
         with Held(self):
             self.one_table(addr, nr, &t, &idx)
+            check_present(&t, idx, nr)
             clear_young_dirty_ptes(&t, idx, nr, y, d)
 
     def set_access_flags(self, addr, word):
@@ -159,6 +161,7 @@ cdef class Tables(Space):
         cdef pte_t w = number("word", word)
         with Held(self):
             self.one_table(addr, 1, &t, &idx)
+            check_present(&t, idx, 1)
             return bool(ptep_set_access_flags(&t, idx, w))
 
     def hw_update(self, addr, write=False):
@@ -198,8 +201,7 @@ cdef class Tables(Space):
         cdef uint8_t *page
         with Held(self):
             self.one_table(addr, 1, &t, &idx)
-            if not pte_present(t.leaf[idx]):
-                raise LayoutError(f"nothing is mapped at {addr:#x}, so no write fault can reuse it; map it first")
+            check_present(&t, idx, 1)
             pte = ptep_get(&t, idx)
             page = page_of(&self.sp.mm, pte_pfn(pte, self.sp.mm.m.page_shift))
             if page != NULL:
@@ -376,6 +378,15 @@ cdef uint64_t top_frame(const plan *pl, object folios) except? 0xdeadbeef:
     if pl.heads == NULL:
         return pl.last_head + (<uint64_t>1 << pl.order)
     return int((head_of + np.left_shift(np.uint64(1), np.asarray(order_of, np.uint64))).max())
+
+
+# what these verbs write to an entry that is not present would be a softleaf of no kind
+cdef int check_present(const table *t, size_t idx, size_t nr) except -1:
+    cdef size_t i
+    for i in range(idx, idx + nr):
+        if not pte_present(t.leaf[i]):
+            raise LayoutError(f"nothing is mapped at {addr_of(t, i):#x}; map it first")
+    return 0
 
 
 # an entry that is overwritten could leave a block half folded

@@ -64,10 +64,11 @@ cdef inline flush_ops flush_tlb_range(const machine *m, uint64_t addr, uint64_t 
         ops.dsb = 2
     note(tr, EV_DSB_ISH, 0, 0)
     if m.repeat_tlbi:
-        # the workaround repeats one TLBI and its barrier after each flush
-        ops.vale1is += tlbi(m, tr, EV_VALE1IS, addr, 1)
-        ops.dsb += 1
+        # the workaround adds one TLBI and its barrier to each flush, KPTI or not
+        note(tr, EV_VALE1IS, addr, 1)
         note(tr, EV_DSB_ISH, 0, 0)
+        ops.vale1is += 1
+        ops.dsb += 1
     if whole and m.asid_extra_dsb:
         ops.dsb += 1
         note(tr, EV_DSB_ISH, 0, 0)
@@ -81,7 +82,8 @@ cdef inline void convert_flush(mm_struct *mm, uint64_t addr) noexcept nogil:
     mm.c.convert_tlbi += 1
     mm.c.convert_tlbi_pages += nr
     mm.c.convert_tlbi_ops += nr
-    mm.c.convert_tlbi_ops_range += ops.vale1is + ops.rvale1is
+    # operations of the loop, each of them two instructions under KPTI
+    mm.c.convert_tlbi_ops_range += (ops.vale1is + ops.rvale1is) >> mm.m.kpti
     ops = flush_tlb_range(&mm.m, addr, nr, mm.tr)
     mm.c.convert_vale1is += ops.vale1is
     mm.c.convert_rvale1is += ops.rvale1is

@@ -1,0 +1,92 @@
+"""List what can be named: strategies, layouts, machines, counters."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from ..counters import COUNTERS
+from ..layout import LAYOUTS
+from ..machine import ERAS, GRANULES, Era, Machine
+from ..patterns import PATTERN_NAMES
+from ..report import size_text
+from ..strategies import STRATEGIES
+from ._print import Column, put, put_json, table
+
+EXAMPLES = """\
+examples:
+  ptebatch list strategies
+  ptebatch list machines --json
+"""
+
+_OPTIONS = """\
+options, separated by colons: a size (64M), folded, unfolded, sequential, shuffled, shuffled=SEED, pae=PATTERN (the last)
+patterns: {patterns}, A/B/... runs of pages, the last one exclusive, random:P[:SEED]"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of this verb."""
+    parser.add_argument("what", choices=["strategies", "layouts", "machines", "counters"], help="what to list")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    texts = {"strategies": _strategies, "layouts": _layouts, "machines": _machines, "counters": _counters}
+    if args.json:
+        put_json({"verb": "list", args.what: _rows(args.what)})
+    else:
+        put(texts[args.what]())
+    return 0
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    """The same as JSON."""
+    if what == "strategies":
+        return [{"name": s.name, "since": s.since, "flawed": s.flawed, "summary": s.summary} for s in STRATEGIES.values()]
+    if what == "layouts":
+        return [{"name": row.name, "size": row.layout.length(Machine()), "summary": row.summary} for row in LAYOUTS.values()]
+    if what == "counters":
+        return [{"name": c.name, "group": c.group, "meaning": c.meaning} for c in COUNTERS.values()]
+    switches = [f.name for f in fields(Machine) if f.name != "kernel"]
+    return [
+        {"kernel": k, "strategy": era.strategy, **{name: getattr(Machine(kernel=k), name) for name in switches}}
+        for k, era in ERAS.items()
+    ]
+
+
+def _strategies() -> str:
+    rows = [[s.name, s.since, "flawed" if s.flawed else "", s.summary] for s in STRATEGIES.values()]
+    columns = [Column("name"), Column("since"), Column(""), Column("what it does", wraps=True)]
+    return table(columns, rows, dim=[i for i, s in enumerate(STRATEGIES.values()) if s.flawed])
+
+
+def _layouts() -> str:
+    rows = [[row.name, size_text(row.layout.length(Machine())), row.summary] for row in LAYOUTS.values()]
+    listed = table([Column("name"), Column("size", number=True), Column("what it is", wraps=True)], rows)
+    return f"{listed}\n\n{_OPTIONS.format(patterns=', '.join(PATTERN_NAMES))}"
+
+
+def _counters() -> str:
+    rows = [[c.name, c.group, c.meaning] for c in COUNTERS.values()]
+    return table([Column("name"), Column("group"), Column("what it counts", wraps=True)], rows)
+
+
+def _machines() -> str:
+    names = [f.name for f in fields(Era)]
+    rows = [[name, *(_word(getattr(era, name)) for era in ERAS.values())] for name in names]
+    kernels = table([Column("kernel"), *(Column(k) for k in ERAS)], rows)
+    shapes = [
+        [granule, size_text(1 << shift), str(cont), str(ptrs), size_text(ptrs << shift)]
+        for granule, (shift, cont, ptrs) in GRANULES.items()
+    ]
+    heads = ("granule", "page", "cont_ptes", "ptrs_per_pte", "a table maps")
+    granules = table([Column(heads[0]), *(Column(head, number=True) for head in heads[1:])], shapes)
+    plain = Machine()
+    others = [f.name for f in fields(Machine) if f.name not in (*names, "kernel", "granule", "cont_ptes", "ptrs_per_pte")]
+    switches = table([Column("switch"), Column("default")], [[name, _word(getattr(plain, name))] for name in others])
+    return f"{kernels}\n\n{granules}\n\n{switches}\n\nevery row is a switch too: 7.3,granule=16K,bbml=3,needs_flush=off"
+
+
+def _word(value: object) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)

@@ -1,0 +1,52 @@
+"""Check the model against golden vectors and hardware recordings.
+
+Each file is replayed and every value compared. Several options may be given;
+files may be plain or .gz. Exit status 1: something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import PtebatchError
+from ._print import progress, put, put_json
+
+EXAMPLES = """\
+examples:
+  ptebatch verify --vectors named.json.gz random_a.json.gz
+  ptebatch verify --dumps 7.3.max.dumps.json.gz --traces 7.3.max.trace.json.gz
+"""
+
+#: option -> what is checked; the library has a function verify_<option> for each
+_KINDS = {
+    "vectors": "golden vectors: every engine that has a strategy here, every value and counter",
+    "dumps": "hardware dumps: each mprotect replayed: PTEs, TLBI, DSB, functions called",
+    "traces": "hardware traces: PTE reads and writes in order",
+    "loops": "hardware loops over large mappings: TLBI, DSB, functions called",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    for kind, summary in _KINDS.items():
+        parser.add_argument(f"--{kind}", nargs="+", action="extend", metavar="FILE", help=summary)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from .. import verify
+
+    asked = {kind: getattr(args, kind) for kind in _KINDS if getattr(args, kind)}
+    if not asked:
+        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces or --loops with files")
+    reports = {}
+    with progress() as say:
+        for kind, paths in asked.items():
+            say(f"{kind}: {len(paths)} file{'s' * (len(paths) > 1)}")
+            reports[kind] = getattr(verify, f"verify_{kind}")(paths)
+    ok = all(report.ok for report in reports.values())
+    if args.json:
+        put_json({"verb": "verify", "ok": ok, "reports": {kind: report.to_dict() for kind, report in reports.items()}})
+    else:
+        put("\n\n".join(report.text() for report in reports.values()))
+    return 0 if ok else 1
