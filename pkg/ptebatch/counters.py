@@ -43,7 +43,7 @@ folds                  contpte  conversions that set CONT
 unfold_calls           contpte  entries of __contpte_try_unfold(); equal to unfolds
 unfolds                contpte  conversions that clear CONT
 convert_tlbi           contpte  TLB flushes issued by conversions
-convert_tlbi_pages     contpte  pages they cover
+convert_tlbi_pages     contpte  pages that flushes of conversions cover
 convert_tlbi_ops       contpte  TLBI instructions they need without FEAT_TLBIRANGE
 convert_tlbi_ops_range contpte  TLBI instructions they need with FEAT_TLBIRANGE
 prot_start             commit   calls of modify_prot_start_ptes()
@@ -60,13 +60,13 @@ other_tlbi             flush    flushes that are neither of a conversion nor fin
 convert_vale1is        tlbi     TLBI VALE1IS issued by conversions on this machine
 convert_rvale1is       tlbi     TLBI RVALE1IS issued by conversions
 convert_aside1is       tlbi     TLBI ASIDE1IS issued by conversions
-convert_dsb            tlbi     DSBs around them
+convert_dsb            tlbi     DSBs around flushes of conversions
 flush_calls            flush    final flushes, one for each VMA that needs one
-flush_pages            flush    pages they cover
+flush_pages            flush    pages that final flushes cover
 flush_vale1is          tlbi     TLBI VALE1IS of final flushes
 flush_rvale1is         tlbi     TLBI RVALE1IS of final flushes
 flush_aside1is         tlbi     TLBI ASIDE1IS of final flushes
-flush_dsb              tlbi     DSBs around them
+flush_dsb              tlbi     DSBs around final flushes
 pte_locks              walk     page table locks taken, one for each leaf table walked
 vmas_walked            walk     VMAs whose page tables were walked, change_protection()
 vma_splits             walk     VMAs split

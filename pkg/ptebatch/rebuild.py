@@ -175,7 +175,7 @@ def _add_vmas(mm: MM, s: Snapshot) -> U64:
         mm.mmap(
             int(v["start"]), int(v["end"] - v["start"]), flags & access, shared=bool(flags & bits.VM_SHARED),
             file=int(v["file"]), pgoff=int(v["pgoff"]), vm_flags=flags & ~own, may=flags >> 4 & access,
-            writenotify=bool(v["notify"]),
+            writenotify=bool(v["notify"]), account=bool(flags & bits.VM_ACCOUNT),
         )  # fmt: skip
     prot = np.zeros(s.vmas.size, np.uint64)
     prot[s.vmas["skip"] == 0] = [v.page_prot for v in mm.vmas()]

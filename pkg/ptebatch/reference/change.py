@@ -196,6 +196,5 @@ class Walk:
             raise StrategyError(f"the strategy returned {nr}; return a number from 1 to max_nr={window.max_nr}")
         if window.started:
             raise StrategyError(f"the strategy left {len(window.started)} started entries uncommitted; commit what it starts")
-        last = max(window.committed, default=0)
-        if last >= nr:
-            raise StrategyError(f"the strategy committed entry {last} but returned {nr}; return what it dealt with")
+        if window.committed != set(range(nr)):
+            raise StrategyError(f"the strategy returned {nr} but committed {len(window.committed)} entries; commit each it counts, once")

@@ -112,9 +112,11 @@ class RefMM(Pages):
             self.ptes[addr] = word
 
     def reuse(self, addr: int) -> None:
-        """Write fault that reuses a page: it becomes PageAnonExclusive and writable (spec 8.3)."""
+        """Write fault that reuses a page: it becomes writable and, if anonymous, PageAnonExclusive (spec 8.3)."""
         word = self.ptep_get(addr)
-        self.anon_exclusive.add(p.pte_pfn(self.page_shift, word))
+        pfn = p.pte_pfn(self.page_shift, word)
+        if self.page_folio(pfn).anon:
+            self.anon_exclusive.add(pfn)
         self.ptep_set_access_flags(addr, p.pte_mkwrite(p.pte_mkdirty(p.pte_mkyoung(word))))
 
     # VMAs

@@ -10,7 +10,7 @@ from .mprotect cimport is_data_mapping
 from .pgtable cimport DESC_TABLE, pgtable_free, pgtable_index, pgtable_init, pmd_offset, pte_table
 from .resolved cimport fill_machine
 from .tlb cimport tlb_gather_mmu
-from .vma cimport VM_SHARED, find_vma, vma, vma_insert, vma_set_page_prot
+from .vma cimport VM_ACCOUNT, VM_SHARED, accountable_mapping, find_vma, vma, vma_insert, vma_set_page_prot
 
 import bisect
 from typing import NamedTuple
@@ -216,7 +216,7 @@ cdef class Space:
         """The same for a number of pages."""
         return self.page_range(start, number("nr", nr, <uint64_t>1 << 40) << self.sp.mm.m.page_shift, end)
 
-    def mmap(self, start, length, prot, *, shared=False, file=0, pgoff=None, vm_flags=0, may=7, writenotify=False):
+    def mmap(self, start, length, prot, *, shared=False, file=0, pgoff=None, vm_flags=0, may=7, writenotify=False, account=None):
         """Add a VMA as it is given, unmerged; nothing is mapped in it yet.
 
         Parameters
@@ -237,6 +237,9 @@ cdef class Space:
             Accesses that mprotect() may give, as PROT bits (VM_MAY*).
         writenotify : bool
             The file wants to know of the first write (page_mkwrite).
+        account : bool, optional
+            VM_ACCOUNT; default: as accountable_mapping() has it, for private memory
+            that may be written and is not VM_NORESERVE.
 
         Raises
         ------
@@ -258,6 +261,8 @@ cdef class Space:
         v.pgoff = first >> self.sp.mm.m.page_shift if pgoff is None else number("pgoff", pgoff, <uint64_t>1 << 52)
         v.anon_vma = 0
         v.writenotify = truth("writenotify", writenotify)
+        if accountable_mapping(v.flags) if account is None else truth("account", account):
+            v.flags |= VM_ACCOUNT
         vma_set_page_prot(&v, &self.sp.mm.m)
         with Held(self):
             add_vma(self, &v)
@@ -464,4 +469,6 @@ cdef int add_vma(Space space, const vma *v) except -1:
         raise MemoryError("the VMA did not fit in memory")
     if is_data_mapping(v.flags):
         space.sp.data_vm += (v.end - v.start) >> space.sp.mm.m.page_shift
+    if v.flags & VM_ACCOUNT:
+        space.sp.committed += (v.end - v.start) >> space.sp.mm.m.page_shift
     return 0

@@ -135,7 +135,7 @@ cdef int64_t step_folio_shared(walk *w) noexcept nogil:
     cdef bint writable = False
     if nr == 1:
         return step_per_unit(w)
-    note_batch(w, nr)
+    note_batch(w, w.idx, nr)
     old = modify_prot_start_ptes(w, w.idx, nr)
     new = newpte(w, old)
     if asks_writable(w, new):

@@ -114,12 +114,14 @@ cdef inline pte_t modify_prot_start_ptes(walk *w, size_t idx, size_t nr) noexcep
 
 # Blocks that this store paints although their entries were valid and not folded,
 # with no TLBI between (spec 7.8): the recorded gap, not an error of the loop.
-cdef inline void count_cont_without_bbm(walk *w, size_t idx, pte_t old, pte_t new, size_t nr) noexcept nogil:
+# w.old tells what they were: all of a batch is folded or none, and a start has unfolded
+# (with its TLBI) only blocks that the unit cuts.
+cdef inline void count_cont_without_bbm(walk *w, size_t idx, pte_t new, size_t nr) noexcept nogil:
     cdef size_t n = w.t.mm.m.cont_ptes
     cdef size_t first = (idx + n - 1) & ~(n - 1), last = (idx + nr) & ~(n - 1)
-    if (old & (PTE_VALID | PTE_CONT)) != PTE_VALID or not new & PTE_VALID or not w.t.mm.m.contpte or nr == 1:
+    if (w.old & (PTE_VALID | PTE_CONT)) != PTE_VALID or not new & PTE_VALID or not w.t.mm.m.contpte or nr == 1:
         return
-    if last > first and ((idx ^ pte_pfn(old, w.t.mm.m.page_shift)) & (n - 1)) == 0:
+    if last > first and ((idx ^ pte_pfn(new, w.t.mm.m.page_shift)) & (n - 1)) == 0:
         w.t.mm.c.cont_without_bbm += (last - first) // n
 
 
@@ -132,7 +134,7 @@ cdef inline void commit_flush_ptes(walk *w, size_t idx, pte_t old, pte_t new, si
     mm.c.prot_commit += 1
     w.started -= nr
     emit(&w.t, EV_COMMIT, idx, nr)
-    count_cont_without_bbm(w, idx, old, new, nr)
+    count_cont_without_bbm(w, idx, new, nr)
     set_ptes(&w.t, idx, new, nr)
     if pte_needs_flush(old, new, mm.m.needs_flush):
         tlb_flush_pte_range(mm, addr_of(&w.t, idx), <uint64_t>nr << mm.m.page_shift)
@@ -146,11 +148,11 @@ cdef inline void prot_commit_flush_ptes(walk *w, size_t idx, pte_t old, pte_t ne
     commit_flush_ptes(w, idx, old, new, nr, set_write)
 
 
-cdef inline void note_batch(walk *w, size_t nr) noexcept nogil:
+cdef inline void note_batch(walk *w, size_t idx, size_t nr) noexcept nogil:
     w.t.mm.c.n_batches += 1
     if w.t.mm.batches != NULL:
         pairs_run(w.t.mm.batches, 1, nr)
-    emit(&w.t, EV_BATCH, w.idx, nr)
+    emit(&w.t, EV_BATCH, idx, nr)
 
 
 # may_be_writable() before PageAnonExclusive or dirty is asked (spec 6.6)
@@ -218,7 +220,7 @@ cdef inline void commit_maybe_writable(walk *w, uint64_t pfn, pte_t old, pte_t n
 cdef inline void change_unit(walk *w, size_t idx, size_t nr, bint exclusive) noexcept nogil:
     cdef pte_t old, new
     cdef bint writable = False
-    note_batch(w, nr)
+    note_batch(w, idx, nr)
     old = modify_prot_start_ptes(w, idx, nr)
     new = newpte(w, old)
     if asks_writable(w, new):
@@ -235,7 +237,7 @@ cdef inline void change_unit(walk *w, size_t idx, size_t nr, bint exclusive) noe
 cdef inline int64_t whole_batch(walk *w, int flags, uint64_t pfn, bint lookup) noexcept nogil:
     cdef size_t nr = mprotect_folio_pte_batch(w, flags)
     cdef pte_t old, new
-    note_batch(w, nr)
+    note_batch(w, w.idx, nr)
     old = modify_prot_start_ptes(w, w.idx, nr)
     new = newpte(w, old)
     commit_maybe_writable(w, pfn, old, new, nr, lookup)

@@ -101,6 +101,11 @@ cdef inline void vma_set_page_prot(vma *v, const machine *m) noexcept nogil:
         v.page_prot = vm_get_page_prot(v.flags & ~VM_SHARED, m)
 
 
+# accountable_mapping(): private memory that may be written counts against the commit limit
+cdef inline bint accountable_mapping(uint64_t flags) noexcept nogil:
+    return (flags & (VM_NORESERVE | VM_SHARED | VM_WRITE | VM_HUGETLB)) == VM_WRITE
+
+
 # first VMA that ends above addr; vs.nr: none
 cdef inline size_t find_vma(const vmas *vs, uint64_t addr) noexcept nogil:
     cdef size_t lo = 0, hi = vs.nr, mid

@@ -331,7 +331,7 @@ cdef class Window:
             Entries, from the window's own on.
         """
         self.part(0, nr)
-        note_batch(self.w, nr)
+        note_batch(self.w, self.w.idx, nr)
 
 
 cdef object whole(str name, object value):

@@ -1,0 +1,1 @@
+"""Speed as ratios, counters as exact figures; see README.md."""
