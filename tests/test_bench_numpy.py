@@ -15,7 +15,7 @@ from ptebatch.errors import LayoutError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import numpy_mprotect, worlds
+from bench import numpy_counts, numpy_mprotect, worlds
 from bench.numpy_mprotect import COUNTERS, Job
 
 BASE = 1 << 40
@@ -125,9 +125,9 @@ class Forgetful(Job):
     """Wrong: does not gather A/D over the entries of a batch."""
 
     def _batches(self, p, cut, hard):
-        begins, word, dirty = super()._batches(p, cut, hard)
+        begins, _, _ = super()._batches(p, cut, hard)
         own = p[begins]
-        return begins, own, numpy_mprotect._young_dirty(own)
+        return begins, own, numpy_counts.young_dirty(own)
 
 
 class Unpainted(Job):
@@ -151,7 +151,7 @@ def test_a_wrong_program_is_caught(wrong):
 @pytest.mark.parametrize("kernel", ["6.12", "6.17", "7.3,bbml=3"])
 def test_other_machines_are_refused(kernel):
     world = worlds.build("T2", 4 << 20, machine=Machine.parse(kernel))
-    with pytest.raises(LayoutError, match="7.3"):
+    with pytest.raises(LayoutError, match=r"use 7\.3"):
         Job(world.mm, world.start, world.length)
 
 

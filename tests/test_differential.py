@@ -23,7 +23,8 @@ from ptebatch.reference import strategies as steps
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from differential import World, compare, repetitive_worlds, worlds
+from differential import World, compare
+from random_worlds import repetitive_worlds, worlds
 
 NAMES = list(DESIGNS)
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

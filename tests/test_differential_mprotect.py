@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from ptebatch.reference import DESIGNS, RefMM, RefVma
 sys.path.insert(0, str(Path(__file__).parent))
 
 import differential as low
+from random_worlds import worlds
 
 BASE = low.BASE
 
@@ -101,7 +103,7 @@ def mprotect_calls(draw: st.DrawFn, machine: Machine, pages: int) -> dict[str, A
 
 @st.composite
 def spaces(draw: st.DrawFn) -> Space:
-    world = draw(low.worlds())
+    world = draw(worlds())
     old = world.machine
     world.machine = Machine(
         old.kernel,
@@ -156,6 +158,7 @@ def check(space: Space) -> None:
     assert not different_vmas(core, reference)
     for i, call in enumerate(space.calls):
         seen: list[Any] = []
+        plain = core.copy()
         got, errno, addr = attempt(core, call, trace=True)
         want, ref_errno, ref_addr = attempt(reference, call, observer=lambda *each, seen=seen: seen.append(each))
         event(f"errno {errno}")
@@ -165,11 +168,16 @@ def check(space: Space) -> None:
         assert not wrong_vmas, f"call {i}: {wrong_vmas}"
         differences = low.different(low.outcome(got), low.outcome(want))
         assert not differences, f"call {i}: {differences}"
-        assert low.core_events(got.trace) == low.normal(seen)
+        wrong_event = low.first_difference(got.trace, seen)
+        assert wrong_event is None, f"call {i}: event {wrong_event}"
+        untraced, *stopped_too = attempt(plain, call)
+        assert (stopped_too, low.outcome(untraced)) == ([errno, addr], low.outcome(got)), f"call {i}: untraced"
+        assert vma_facts(plain.vmas()) == vma_facts(core.vmas())
         for table, _ in space.world.present():
             page = space.world.machine.page_size
             words = [reference.ptes[table + j * page] for j in range(space.world.machine.ptrs_per_pte)]
             assert core.leaf(table).tolist() == words, f"call {i}: words of {table:#x}"
+            assert plain.leaf(table).tolist() == words, f"call {i}: untraced words of {table:#x}"
 
 
 @given(space=spaces())
@@ -177,3 +185,14 @@ def check(space: Space) -> None:
 def test_mprotect_sequences_agree(space: Space) -> None:
     check(space)
 
+
+
+@pytest.mark.parametrize("make", [lambda: MM(Machine(), nr_pages=16), lambda: RefMM(Machine())], ids=["core", "reference"])
+def test_read_only_and_writable_again_is_one_vma(make: Any) -> None:
+    """Private writable memory is charged when it is mapped: the flags of the parts are equal again."""
+    mm = make()
+    mm.mmap(BASE, 16 << 12, 3)
+    before = vma_facts(mm.vmas())
+    assert mm.mprotect(BASE + (4 << 12), 4 << 12, 1).counters["vma_splits"] == 2
+    assert mm.mprotect(BASE + (4 << 12), 4 << 12, 3).counters["vma_merges"] == 1
+    assert vma_facts(mm.vmas()) == before

@@ -14,7 +14,8 @@ from ptebatch.reference import pte as p
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from differential import BASE, World, worlds  # noqa: E402
+from differential import BASE, World
+from random_worlds import worlds
 
 
 def verbs(world: World, draw: st.DrawFn, mm: Any) -> tuple[str, tuple[Any, ...]]:

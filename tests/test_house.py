@@ -29,8 +29,8 @@ FLOORS = (
     ("memo", "strategies", "window"),
     ("change", "replay", "resolved"),
     ("mprotect",),
-    ("mapping", "result", "space"),
-    ("tables", "check"),
+    ("judge", "mapping", "result", "space"),
+    ("check", "tables"),
     ("mm",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -231,7 +231,9 @@ def texts() -> list[Path]:
     found = [
         path
         for path in TREE.rglob("*")
-        if path.is_file() and path.suffix in TEXT and not skip & set(path.relative_to(TREE).parts)
+        if path.is_file()
+        and path.suffix in TEXT
+        and not skip & set(path.relative_to(TREE).parts)
         and not any(part.startswith(".") and part != ".ci" for part in path.relative_to(TREE).parts[:-1])
     ]
     assert len(found) > 50

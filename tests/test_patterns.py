@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
 from ptebatch.errors import LayoutError
 from ptebatch.patterns import exclusive_pattern
 

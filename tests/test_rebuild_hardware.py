@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ptebatch import Machine, bits
 from ptebatch.snapshot import VMA_DTYPE, Snapshot
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .core.mm import MM, Vma
+from .core.mm import MM
 from .core.result import Result
+from .core.space import Vma
 from .core.window import Window
 from .counters import COUNTERS
 from .errors import MprotectError, PtebatchError

@@ -69,8 +69,8 @@ flush_aside1is         tlbi     TLBI ASIDE1IS of final flushes
 flush_dsb              tlbi     DSBs around final flushes
 pte_locks              walk     page table locks taken, one for each leaf table walked
 vmas_walked            walk     VMAs whose page tables were walked, change_protection()
-vma_splits             walk     VMAs split
-vma_merges             walk     merges of VMAs
+vma_splits             walk     splits of VMAs, two for a middle part
+vma_merges             walk     merges of VMAs, one for up to three VMAs
 writable_checks        commit   questions whether a word may become writable
 start_multi            commit   starts of more than one entry
 set_ptes_multi         commit   stores of more than one entry, contpte_set_ptes()

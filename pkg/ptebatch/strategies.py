@@ -76,7 +76,9 @@ def get_strategy(name: str) -> Strategy:
     return row
 
 
-def register(name: str, step: Any, *, summary: str = "", since: str = "user", flawed: bool = False, lookup: bool = True) -> Strategy:
+def register(
+    name: str, step: Any, *, summary: str = "", since: str = "user", flawed: bool = False, lookup: bool = True
+) -> Strategy:
     """Add a strategy; command line, checker and benchmarks then know it.
 
     Parameters
@@ -103,8 +105,9 @@ def register(name: str, step: Any, *, summary: str = "", since: str = "user", fl
     if name in _rows:
         raise StrategyError(f"strategy {name!r} exists already; choose another name or unregister it")
     if not callable(step) and type(step).__name__ != "PyCapsule":
-        raise StrategyError(f"step {step!r} is neither callable nor a capsule; give step(window) -> int or strategy_capsule(step)")
-    row = Strategy(name, since, summary or (getattr(step, "__doc__", None) or "user strategy").strip().splitlines()[0], flawed, lookup, step)
+        raise StrategyError(f"step {step!r} is neither callable nor a capsule; give a function or strategy_capsule(step)")
+    first_line = (getattr(step, "__doc__", None) or "user strategy").strip().splitlines()[0]
+    row = Strategy(name, since, summary or first_line, flawed, lookup, step)
     _rows[name] = row
     return row
 

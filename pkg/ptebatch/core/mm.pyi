@@ -6,7 +6,6 @@ from typing import final
 from ptebatch.strategies import Strategy
 
 from .result import Result
-from .space import Vma as Vma
 from .tables import Tables
 from .window import Window
 

@@ -86,6 +86,7 @@ class Space:
         vm_flags: int = 0,
         may: int = 7,
         writenotify: bool = False,
+        account: bool | None = None,
     ) -> None:
         """Add a VMA as it is given, unmerged; nothing is mapped in it yet.
 
@@ -107,6 +108,9 @@ class Space:
             Accesses that mprotect() may give, as PROT bits (VM_MAY*).
         writenotify : bool
             The file wants to know of the first write (page_mkwrite).
+        account : bool, optional
+            VM_ACCOUNT; default: as accountable_mapping() has it, for private memory
+            that may be written and is not VM_NORESERVE.
 
         Raises
         ------

@@ -29,6 +29,9 @@ class Window:
     """
 
     def __init__(self, step: Callable[[Window], int]) -> None: ...
+    def clear_error(self) -> None:
+        """Forget the exception that ended the last step."""
+
     def needs_anon_exclusive(self) -> bool:
         """Whether this entry becomes writable exactly if its page is PageAnonExclusive.
 

@@ -197,4 +197,5 @@ class Walk:
         if window.started:
             raise StrategyError(f"the strategy left {len(window.started)} started entries uncommitted; commit what it starts")
         if window.committed != set(range(nr)):
-            raise StrategyError(f"the strategy returned {nr} but committed {len(window.committed)} entries; commit each it counts, once")
+            done = len(window.committed)
+            raise StrategyError(f"the strategy returned {nr} but committed {done} entries; commit each it counts, once")

@@ -212,11 +212,13 @@ class Contpte(Memory):
                 if p.pte_cont(word):
                     self.count("unfold_single")
                     self._unfold(addr, word)
-                self.raw_cmpxchg(addr, p.pte_wrprotect(p.pte_mknoncont(word)))
+                # The unfold may have made the entry young or dirty: the exchange then takes a second turn.
+                self.raw_wrprotect(addr, p.pte_mknoncont(word))
                 return
             self._unfold_partial(addr, nr)
         for i in range(nr):
-            self.raw_wrprotect(addr + i * self.page_size)
+            each = addr + i * self.page_size
+            self.raw_wrprotect(each, self.raw_get(each))
 
     def ptep_set_access_flags(self, addr: int, entry: int) -> bool:
         """ptep_set_access_flags(): returns whether anything changed (spec 3.9)."""

@@ -156,11 +156,14 @@ class Memory:
             self.observer("X", addr, word)
         return word
 
-    def raw_cmpxchg(self, addr: int, word: int) -> None:
-        """One successful compare and exchange."""
-        self.ptes[addr] = word
+    def raw_cmpxchg(self, addr: int, expected: int, word: int) -> int:
+        """Store `word` if the entry is `expected`; returns what the entry was."""
+        found = self.ptes[addr]
         self.count("pte_cmpxchg")
-        self.event("C", addr, word)
+        if found == expected:
+            self.ptes[addr] = word
+            self.event("C", addr, word)
+        return found
 
     def raw_set_ptes(self, addr: int, word: int, nr: int) -> None:
         """__set_ptes(): caches and tags once, then nr stores with the frame advancing."""
@@ -185,9 +188,10 @@ class Memory:
                 first = p.pte_mkyoung(first)
         return first
 
-    def raw_wrprotect(self, addr: int) -> None:
-        """__ptep_set_wrprotect(): a read and a compare-and-exchange."""
-        self.raw_cmpxchg(addr, p.pte_wrprotect(self.raw_get(addr)))
+    def raw_wrprotect(self, addr: int, word: int) -> None:
+        """Compare and exchange, from `word` on, until the entry is write-protected."""
+        while (found := self.raw_cmpxchg(addr, word, p.pte_wrprotect(word))) != word:
+            word = found
 
     def raw_set_access_flags(self, addr: int, entry: int) -> bool:
         """__ptep_set_access_flags(): merge RDONLY, AF, WRITE and DIRTY, most permissive wins (spec 3.9)."""
@@ -197,7 +201,7 @@ class Memory:
         new = old | (entry & (b.PTE_AF | b.PTE_WRITE | b.PTE_DIRTY))
         if not entry & b.PTE_RDONLY:
             new &= ~b.PTE_RDONLY
-        self.raw_cmpxchg(addr, new)
+        self.raw_cmpxchg(addr, old, new)
         return True
 
     # TLB

@@ -15,7 +15,8 @@ cdef inline size_t folio_limit(const table *t, const folio *f, pte_t pte, size_t
 
 # Entries from idx on that map consecutive pages of the large folio `f` and are
 # equal but for what `flags` let differ. `pte` is what ptep_get() said of idx.
-cdef inline size_t folio_pte_batch_flags(table *t, size_t idx, const folio *f, pte_t pte, size_t max_nr, int flags) noexcept nogil:
+cdef inline size_t folio_pte_batch_flags(
+        table *t, size_t idx, const folio *f, pte_t pte, size_t max_nr, int flags) noexcept nogil:
     cdef size_t nr = pte_batch_hint(t, idx, pte)
     cdef pte_t want, next
     t.mm.c.batch_scans += 1

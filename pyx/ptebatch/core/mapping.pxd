@@ -24,7 +24,8 @@ cdef struct plan:
 
 
 # do entries idx .. idx + nr form a block that set_ptes() would paint?
-cdef inline pte_t painted(const space *sp, const plan *pl, size_t idx, uint64_t pfn, uint64_t nr, const uint8_t *exclusive) noexcept nogil:
+cdef inline pte_t painted(
+        const space *sp, const plan *pl, size_t idx, uint64_t pfn, uint64_t nr, const uint8_t *exclusive) noexcept nogil:
     cdef uint64_t n = sp.mm.m.cont_ptes, i
     if not pl.fold or nr != n or (idx | pfn) & (n - 1) or not pte_valid(pl.plain):
         return 0
@@ -36,7 +37,9 @@ cdef inline pte_t painted(const space *sp, const plan *pl, size_t idx, uint64_t 
 
 
 # entries of one folio inside one table
-cdef inline void map_run(space *sp, const plan *pl, pte_t *leaf, size_t idx, uint64_t pfn, uint64_t nr, const uint8_t *exclusive) noexcept nogil:
+cdef inline void map_run(
+        space *sp, const plan *pl, pte_t *leaf, size_t idx, uint64_t pfn, uint64_t nr,
+        const uint8_t *exclusive) noexcept nogil:
     cdef unsigned int shift = sp.mm.m.page_shift
     cdef uint64_t n = sp.mm.m.cont_ptes, run, i
     cdef uint8_t *page = sp.mm.pages + (pfn - sp.mm.pfn_base)

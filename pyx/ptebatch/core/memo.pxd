@@ -211,14 +211,14 @@ cdef inline void memo_add(walk *w, memo *m, uint64_t addr, uint64_t units) noexc
 
 
 cdef inline void log_units(pairs *to, const pairs *unit, uint64_t units) noexcept nogil:
-    cdef uint64_t u
+    cdef uint64_t _u
     cdef size_t i
     if unit.nr == 0:
         return
     if unit.nr == 1:
         pairs_run(to, units * unit.at[0].a, unit.at[0].b)
         return
-    for u in range(units):
+    for _u in range(units):
         for i in range(unit.nr):
             pairs_run(to, unit.at[i].a, unit.at[i].b)
 

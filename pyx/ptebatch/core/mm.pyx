@@ -8,7 +8,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from .args cimport index, number, truth
-from .log cimport event, pairs, pairs_clear, pairs_free, trace
+from .log cimport event, pairs, pairs_clear, pairs_free
 from .memo cimport memo_free, memo_init, replay_fn
 from .mprotect cimport change_protection, do_mprotect, outcome, request
 from .resolved cimport Strategy
@@ -24,7 +24,6 @@ import numpy as np
 from ptebatch.errors import LayoutError, MprotectError, StrategyError
 from ptebatch.isa import REPLAY
 from ptebatch.reasons import REASONS
-from .space import Vma
 
 EVENT = np.dtype([("kind", "u1"), ("addr", "<u8"), ("value", "<u8")])
 
@@ -171,14 +170,14 @@ cdef class MM(Tables):
         w.cp_flags = number("cp_flags", cp_flags, 15)
         w.vm_flags = number("vm_flags", vm_flags)
         w.vma_anon = truth("anon", anon)
-        if w.cp_flags & MM_CP_UFFD_WP and w.vm_flags & VM_UFFD_WP and not w.vma_anon:
-            # markers need tables: the only walk that allocates them (spec 6.5)
-            self.add_tables(first, end)
         w.pages = 0
         w.python = <void *>s.window if s.window is not None else NULL
         cdef bint traced = truth("trace", trace)
         self.enter(truth("record", record), traced)
         try:
+            if w.cp_flags & MM_CP_UFFD_WP and w.vm_flags & VM_UFFD_WP and not w.vma_anon:
+                # markers need tables: the only walk that allocates them (spec 6.5)
+                self.add_tables(first, end)
             backup = self.duplicate() if s.window is not None else None
             tlb_gather_mmu(&self.sp.mm)
             with nogil:
@@ -269,7 +268,7 @@ cdef class MM(Tables):
 
     cdef MM duplicate(self):
         cdef MM other = MM.__new__(MM, self.machine, nr_pages=self.sp.mm.nr_pages, pfn_base=self.sp.mm.pfn_base,
-                                memo=self.sp.memo != NULL)
+                                   memo=self.sp.memo != NULL)
         cdef size_t i
         other._pages[:] = self._pages
         for i in range(self.sp.vs.nr):

@@ -172,7 +172,8 @@ cdef inline Py_ssize_t vma_modify(space *sp, size_t i, uint64_t start, uint64_t 
 
 
 # mprotect_fixup(): vma i, the part [start, end) of it
-cdef inline outcome mprotect_fixup(space *sp, size_t *index, uint64_t start, uint64_t end, uint64_t flags, const request *r) noexcept nogil:
+cdef inline outcome mprotect_fixup(
+        space *sp, size_t *index, uint64_t start, uint64_t end, uint64_t flags, const request *r) noexcept nogil:
     cdef vma *v = &sp.vs.at[index[0]]
     cdef uint64_t old = v.flags, pages = (end - start) >> sp.mm.m.page_shift, charged = 0
     cdef Py_ssize_t i

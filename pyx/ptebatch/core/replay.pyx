@@ -8,7 +8,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
-from .memo cimport at_fold_gate, frames, memo, memo_pend, small_differs
+from .memo cimport frames, memo, memo_pend, small_differs
 from .mm_struct cimport addr_of
 from .pte cimport pte_addr_mask, pte_t, pte_valid
 from .simd cimport pb_bytes16, pb_flip16, pb_frames16, pb_xor16
@@ -30,7 +30,9 @@ cdef enum:
 
 # One unit of LANES or more entries with equal flags: compare and rewrite in one
 # pass; a part that differs makes undone what was rewritten before it.
-cdef inline bint unit_uniform(pte_t *p, const uint8_t *page, pte_t want, uint64_t flip, size_t nr, uint64_t step, uint64_t bytes, bint pages) noexcept nogil:
+cdef inline bint unit_uniform(
+        pte_t *p, const uint8_t *page, pte_t want, uint64_t flip, size_t nr, uint64_t step, uint64_t bytes,
+        bint pages) noexcept nogil:
     cdef size_t i = 0
     while i < nr:
         if (pages and not pb_bytes16(page + i, bytes)) or not pb_flip16(p + i, want + i * step, step, flip):

@@ -31,7 +31,8 @@ cdef class Strategy:
             if not PyCapsule_IsValid(thing, b"ptebatch.step"):
                 raise StrategyError(f"strategy {self.name!r} is not a step capsule; make it with strategy_capsule()")
             if PyCapsule_GetContext(thing) != step_layout():
-                raise StrategyError(f"strategy {self.name!r} was compiled against another ptebatch; rebuild its module with this one")
+                raise StrategyError(f"strategy {self.name!r} was compiled against another ptebatch; "
+                                    "rebuild its module with this one")
             self.row.step = <step_fn>PyCapsule_GetPointer(thing, b"ptebatch.step")
         else:
             self.row.step = python_step

@@ -158,7 +158,8 @@ cdef class Space:
         cdef uint64_t o = number("order", order, self.machine.pmd_order)
         cdef uint64_t at = self.frames(head_pfn, <uint64_t>1 << o)
         if (self.sp.mm.pfn_base + at) & ((<uint64_t>1 << o) - 1):
-            raise LayoutError(f"head_pfn={head_pfn:#x} is not aligned to a folio of order {o}; give a multiple of {<uint64_t>1 << o:#x}")
+            raise LayoutError(f"head_pfn={head_pfn:#x} is not aligned to a folio of order {o}; "
+                              f"give a multiple of {<uint64_t>1 << o:#x}")
         cdef bint a = truth("anon", anon), n = truth("numa_skip", numa_skip), s = truth("mapped_shared", mapped_shared)
         with Held(self):
             self.new_folio(at, o, a, n, s)
@@ -208,7 +209,8 @@ cdef class Space:
         if a & mask or n & mask:
             raise LayoutError(f"start={a:#x}, length={n:#x} are not multiples of the page size {mask + 1:#x}; round them")
         if n == 0 or a + n > size:
-            raise LayoutError(f"start={a:#x}, length={n:#x} is empty or ends above {size:#x}; give a range inside the address space")
+            raise LayoutError(f"start={a:#x}, length={n:#x} is empty or ends above {size:#x}; "
+                              "give a range inside the address space")
         end[0] = a + n
         return a
 
@@ -304,8 +306,12 @@ cdef class Space:
         """
         cdef uint64_t count = self.sp.vs.limit if map_count is None else number("map_count", map_count, 1 << 24)
         cdef uint64_t data = self.sp.data_limit if data_pages is None else number("data_pages", data_pages, <uint64_t>1 << 62)
-        cdef uint64_t commit = self.sp.commit_limit if commit_pages is None else number("commit_pages", commit_pages, <uint64_t>1 << 62)
-        cdef bint implies = self.sp.read_implies_exec if read_implies_exec is None else truth("read_implies_exec", read_implies_exec)
+        cdef uint64_t commit = self.sp.commit_limit
+        cdef bint implies = self.sp.read_implies_exec
+        if commit_pages is not None:
+            commit = number("commit_pages", commit_pages, <uint64_t>1 << 62)
+        if read_implies_exec is not None:
+            implies = truth("read_implies_exec", read_implies_exec)
         with Held(self):
             self.sp.vs.limit, self.sp.data_limit, self.sp.commit_limit = count, data, commit
             self.sp.read_implies_exec = implies
@@ -406,7 +412,8 @@ cdef class Space:
             if at + <uint64_t>nr <= <uint64_t>len(pool):
                 return pool[at : at + nr]
             if at < <uint64_t>len(pool):
-                raise LayoutError(f"[{first:#x}, {end:#x}) lies in several pools of leaf tables; ask for at most {len(pool) - at} pages")
+                raise LayoutError(f"[{first:#x}, {end:#x}) lies in several pools of leaf tables; "
+                                  f"ask for at most {len(pool) - at} pages")
         raise LayoutError(f"there is no page table at {first:#x}; call populate() or map_folios() first")
 
     def leaf(self, addr):

@@ -345,7 +345,9 @@ cdef class Tables(Space):
             if (side < 0 and i == 0) or (side > 0 and i + 1 >= self.sp.vs.nr):
                 continue
             o = v + side
-            if (o.end == v.start or v.end == o.start) and ((o.flags ^ v.flags) & ~ignored) == 0 and o.file == v.file and o.anon_vma:
+            if o.end != v.start and v.end != o.start:
+                continue
+            if ((o.flags ^ v.flags) & ~ignored) == 0 and o.file == v.file and o.anon_vma:
                 v.anon_vma = o.anon_vma
                 return
         self.sp.vs.last_anon_vma += 1
@@ -445,8 +447,9 @@ def whole_array(name, values, dtype):
     array = any_array(name, values)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise LayoutError(f"{name} has dtype {array.dtype} and {array.ndim} dimensions; give one dimension of whole numbers")
-    if array.size and (array.min() < 0 or array.max() > np.iinfo(dtype).max):
-        raise LayoutError(f"{name} holds {array.min() if array.min() < 0 else array.max()}; give numbers from 0 to {np.iinfo(dtype).max}")
+    high = np.iinfo(dtype).max
+    if array.size and (array.min() < 0 or array.max() > high):
+        raise LayoutError(f"{name} holds {array.min() if array.min() < 0 else array.max()}; give numbers from 0 to {high}")
     return np.ascontiguousarray(array.astype(dtype))
 
 
@@ -459,7 +462,8 @@ def folio_orders(mm, pages, order, orders):
         raise LayoutError(f"orders holds {array.max()}; the largest folio of {mm.machine} has order {mm.machine.pmd_order}")
     ends = np.cumsum(np.left_shift(1, array))
     if not array.size or int(ends[-1]) < pages:
-        raise LayoutError(f"orders covers {int(ends[-1]) if array.size else 0} pages, expected at least {pages}; give more folios")
+        covered = int(ends[-1]) if array.size else 0
+        raise LayoutError(f"orders covers {covered} pages, expected at least {pages}; give more folios")
     need = int(np.searchsorted(ends, pages)) + 1
     return np.ascontiguousarray(array[:need].astype(np.uint8))
 
@@ -474,5 +478,6 @@ def exclusive_mask(exclusive, pages, anon):
                           "see ptebatch.patterns.exclusive_pattern")
     mask = np.ascontiguousarray(array.astype(bool).view(np.uint8))
     if not anon and mask.any():
-        raise LayoutError("exclusive marks pages of folios that are not anonymous; PageAnonExclusive exists on anonymous pages only")
+        raise LayoutError("exclusive marks pages of folios that are not anonymous; "
+                          "PageAnonExclusive exists on anonymous pages only")
     return mask

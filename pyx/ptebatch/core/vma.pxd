@@ -165,7 +165,8 @@ cdef inline bint can_vma_merge(const vma *a, const vma *b, unsigned int page_shi
 
 # [start, end) of vma i will have `flags`: merge it with its neighbours if they are
 # alike. Returns the VMA that now covers the range, -1: no merge.
-cdef inline Py_ssize_t vma_merge(vmas *vs, size_t i, uint64_t start, uint64_t end, uint64_t flags, unsigned int page_shift) noexcept nogil:
+cdef inline Py_ssize_t vma_merge(
+        vmas *vs, size_t i, uint64_t start, uint64_t end, uint64_t flags, unsigned int page_shift) noexcept nogil:
     cdef vma mid = vs.at[i]
     cdef bint left, right
     cdef uint64_t sticky

@@ -8,8 +8,8 @@ from .mm_struct cimport PG_MAPPED_SHARED, addr_of, folio_anon, folio_large, page
 from .pte cimport FPB_RESPECT_SOFT_DIRTY, FPB_RESPECT_WRITE, pte_dirty, pte_t
 from .ptep cimport ptep_get
 from .strategy cimport (
-    asks_writable, change_unit, max_nr, maybe_change_pte_writable, modify_prot_start_ptes, needs_anon_exclusive, newpte,
-    note_batch, prot_commit_flush_ptes, vma_shared, walk, walk_pfn,
+    asks_writable, change_unit, max_nr as nr_left, maybe_change_pte_writable, modify_prot_start_ptes,
+    needs_anon_exclusive, newpte, note_batch, prot_commit_flush_ptes, vma_shared, walk, walk_pfn,
 )
 
 import operator
@@ -63,8 +63,8 @@ cdef class Window:
         """Table index of [offset, offset + nr), which must lie in the window."""
         cdef walk *w = self.live()
         o, n = whole("offset", offset), whole("nr", nr)
-        if o < 0 or n < 1 or o + n > max_nr(w):
-            raise StrategyError(f"entries [{o}, {o + n}) leave the window of {max_nr(w)} entries; stay below max_nr")
+        if o < 0 or n < 1 or o + n > nr_left(w):
+            raise StrategyError(f"entries [{o}, {o + n}) leave the window of {nr_left(w)} entries; stay below max_nr")
         return w.idx + <size_t>o
 
     @property
@@ -80,7 +80,7 @@ cdef class Window:
     @property
     def max_nr(self):
         """Entries up to the end of the range in this table."""
-        return max_nr(self.live())
+        return nr_left(self.live())
 
     @property
     def old(self):
@@ -350,12 +350,13 @@ cdef int64_t call(Window window) except -1:
     if got is None:
         raise StrategyError("the strategy returned None; return the number of entries it dealt with")
     nr = whole("the strategy's return value", got)
-    if not 1 <= nr <= max_nr(w):
-        raise StrategyError(f"the strategy returned {nr}; return a number from 1 to max_nr={max_nr(w)}")
+    if not 1 <= nr <= nr_left(w):
+        raise StrategyError(f"the strategy returned {nr}; return a number from 1 to max_nr={nr_left(w)}")
     if w.started:
         raise StrategyError(f"the strategy left {<int64_t>w.started} started entries uncommitted; commit what it starts")
     if w.pages - before != <uint64_t>nr:
-        raise StrategyError(f"the strategy returned {nr} but committed {<int64_t>(w.pages - before)} entries; commit each it counts, once")
+        raise StrategyError(f"the strategy returned {nr} but committed {<int64_t>(w.pages - before)} entries; "
+                            "commit each it counts, once")
     return nr
 
 
