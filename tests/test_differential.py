@@ -28,7 +28,7 @@ from random_worlds import repetitive_worlds, worlds
 
 NAMES = list(DESIGNS)
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=2000)
+MANY = settings(FEW, max_examples=250)
 
 
 def test_reference_has_every_strategy() -> None:

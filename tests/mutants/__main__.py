@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--only", action="append", default=[], metavar="NAME", help="this fault; may be repeated")
     out.add_argument("--sample", type=int, metavar="N", help="so many faults, drawn at random")
     out.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample")
-    out.add_argument("--catalogue", action="append", type=Path, metavar="FILE", help="faults of this file instead; may be repeated")
+    out.add_argument(
+        "--catalogue", action="append", type=Path, metavar="FILE", help="faults of this file instead; may be repeated"
+    )
     out.add_argument("--list", action="store_true", help="print the faults, check that each fits the source, and build nothing")
     out.add_argument("--separate", action="store_true", help="build each fault by itself, as a patch of the source")
     out.add_argument("--no-control", action="store_true", help="do not run the detectors on the core without a fault")

@@ -35,7 +35,9 @@ class Mutant:
         """The text of its file with the fault in it."""
         found = text.count(self.old)
         if found != 1 or not self.old:
-            raise CatalogueError(f"{self.name}: its text stands {found} times in {self.file}, expected once; adapt it to the source")
+            raise CatalogueError(
+                f"{self.name}: its text stands {found} times in {self.file}, expected once; adapt it to the source"
+            )
         if self.old == self.new:
             raise CatalogueError(f"{self.name}: old and new text are the same")
         return text.replace(self.old, self.new)

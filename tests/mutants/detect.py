@@ -44,7 +44,8 @@ def golden() -> str | None:
     from ptebatch.verify import verify_prim, verify_vectors
 
     data = HERE.parent / "data" / "golden"
-    for verify, name in ((verify_prim, "prim"), (verify_vectors, "named"), (verify_vectors, "named_16k"), (verify_vectors, "random_a")):
+    files = ((verify_prim, "prim"), (verify_vectors, "named"), (verify_vectors, "named_16k"), (verify_vectors, "random_a"))
+    for verify, name in files:
         report = verify(data / f"{name}.json.gz")
         for line in (line for file in report.files for line in file.lines if not line.ok):
             return f"{name}, {line.name}: {', '.join(list(line.differ)[:3])}"

@@ -62,7 +62,9 @@ def detect(detector: str, tree: Path, package: Path, number: int = 0) -> str:
             return f"ended with {done.returncode}: {last[:120]}"
         raise DetectorError(f"{detector} ended with {done.returncode}: {last}") from None
     if not Path(answer["core"]).is_relative_to(package.resolve()):
-        raise DetectorError(f"{detector} loaded {answer['core']}, not the build in {package}; uninstall the ptebatch that hides it")
+        raise DetectorError(
+            f"{detector} loaded {answer['core']}, not the build in {package}; uninstall the ptebatch that hides it"
+        )
     return answer["found"] or ""
 
 

@@ -56,7 +56,8 @@ def dispatcher(function: str, numbers: list[int]) -> str:
     out = [line, "    if pb_mutant:"]
     for number in numbers:
         call = f"{found['name']}__m{number}({names})"
-        out += [f"        if pb_mutant == {number}:", f"            {'' if void else 'return '}{call}", *(["            return"] if void else [])]
+        out += [f"        if pb_mutant == {number}:", f"            {'' if void else 'return '}{call}"]
+        out += ["            return"] if void else []
     out.append(f"    {'' if void else 'return '}{found['name']}__m0({names})")
     return "\n".join(out) + "\n"
 

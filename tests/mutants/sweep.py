@@ -38,7 +38,14 @@ ARRANGEMENTS: tuple[tuple[list[tuple[int, int]], list[tuple[int, int]]], ...] = 
 )
 
 #: start words: protection, write bit of private pages that are exclusive
-PROTS = (b.PAGE_READONLY, b.PAGE_READONLY | b.PTE_WRITE, b.PAGE_NONE, b.PAGE_READONLY_EXEC, b.PAGE_READONLY | b.PTE_UFFD, b.PAGE_SHARED)
+PROTS = (
+    b.PAGE_READONLY,
+    b.PAGE_READONLY | b.PTE_WRITE,
+    b.PAGE_NONE,
+    b.PAGE_READONLY_EXEC,
+    b.PAGE_READONLY | b.PTE_UFFD,
+    b.PAGE_SHARED,
+)
 
 #: vm_flags, newprot, cp_flags, vma_is_anonymous
 CALLS = (
@@ -99,7 +106,8 @@ def rows(machine: Machine, which: int, nr: int, rng: np.random.Generator) -> tup
             flags |= b.PG_NUMA_SKIP if rng.random() < 0.25 else 0
             exclusive = rng.random(1 << order) < rng.choice([0.0, 0.5, 0.5, 1.0])
             pages[row, head : head + (1 << order)] = order | flags
-            pages[row, head : head + (1 << order)] |= np.where(exclusive & bool(flags & b.PG_ANON), b.PG_ANON_EXCLUSIVE, 0).astype(np.uint8)
+            marked = np.where(exclusive & bool(flags & b.PG_ANON), b.PG_ANON_EXCLUSIVE, 0)
+            pages[row, head : head + (1 << order)] |= marked.astype(np.uint8)
         usual = PROTS[rng.integers(len(PROTS))]
         for entry, frame in slots:
             prot = usual if rng.random() < 0.8 else PROTS[rng.integers(len(PROTS))]

@@ -115,7 +115,7 @@ class Tables(Space):
         """
 
     def reuse(self, addr: int) -> None:
-        """Write fault that reuses a page: it becomes PageAnonExclusive and writable (spec 8.3).
+        """Write fault that reuses a page: an anonymous one becomes PageAnonExclusive; the entry writable (spec 8.3).
 
         Parameters
         ----------

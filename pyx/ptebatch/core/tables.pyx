@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from .args cimport number, truth
 from .machine cimport machine
 from .mapping cimport map_pages, plan
-from .mm_struct cimport PG_ANON_EXCLUSIVE, addr_of, page_byte, page_of, table
+from .mm_struct cimport PG_ANON, PG_ANON_EXCLUSIVE, addr_of, page_byte, page_of, table
 from .pte cimport (
     PTE_AF, PTE_RDONLY, PTE_WRITE, pte_mkdirty, pte_mkold, pte_mkwrite, pte_mkyoung, pte_pfn, pte_present, pte_t,
     pte_valid,
@@ -184,7 +184,7 @@ cdef class Tables(Space):
                     t.leaf[idx] &= ~PTE_RDONLY
 
     def reuse(self, addr):
-        """Write fault that reuses a page: it becomes PageAnonExclusive and writable (spec 8.3).
+        """Write fault that reuses a page: an anonymous one becomes PageAnonExclusive; the entry writable (spec 8.3).
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ cdef class Tables(Space):
             check_present(&t, idx, 1)
             pte = ptep_get(&t, idx)
             page = page_of(&self.sp.mm, pte_pfn(pte, self.sp.mm.m.page_shift))
-            if page != NULL:
+            if page != NULL and page[0] & PG_ANON:
                 page[0] |= PG_ANON_EXCLUSIVE
             ptep_set_access_flags(&t, idx, pte_mkwrite(pte_mkdirty(pte_mkyoung(pte)), self.sp.mm.m.mkwrite_always))
 
