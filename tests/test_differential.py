@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 
 from ptebatch import STRATEGIES, Window
 from ptebatch import bits as b
+from ptebatch.machine import Machine
 from ptebatch.reference import DESIGNS, RefMM, contpte, folio
 from ptebatch.reference import pte as p
 from ptebatch.reference import strategies as steps
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from differential import World, compare
+from differential import BASE, PFN, World, compare
 from random_worlds import repetitive_worlds, worlds
 
 NAMES = list(DESIGNS)
@@ -56,6 +57,14 @@ def test_they_agree_where_folios_repeat(name: str, world: World) -> None:
 @MANY
 def test_they_agree_at_length(name: str, world: World) -> None:
     compare(world, name, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_folios_that_numa_balancing_skips_are_not_counted_as_fold_tries(name: str) -> None:
+    words = [p.pfn_pte(12, PFN + i, b.PAGE_SHARED & ~b.PTE_RDONLY) for i in range(512)]
+    folios = [(PFN + i, 0, True, True, False) for i in range(512)]
+    call = {"newprot": b.PAGE_NONE, "cp_flags": b.MM_CP_PROT_NUMA, "vm_flags": 3}
+    compare(World(Machine(), folios, [], [words], BASE, 64, call), name, name)
 
 
 # A strategy in Python runs on both: the same step, a window of the core and one of the reference

@@ -196,3 +196,13 @@ def test_read_only_and_writable_again_is_one_vma(make: Any) -> None:
     assert mm.mprotect(BASE + (4 << 12), 4 << 12, 1).counters["vma_splits"] == 2
     assert mm.mprotect(BASE + (4 << 12), 4 << 12, 3).counters["vma_merges"] == 1
     assert vma_facts(mm.vmas()) == before
+
+
+@pytest.mark.parametrize("make", [lambda: MM(Machine(), nr_pages=16), lambda: RefMM(Machine())], ids=["core", "reference"])
+def test_two_shared_anonymous_mappings_never_merge(make: Any) -> None:
+    """Each MAP_SHARED | MAP_ANONYMOUS mapping has a file of its own behind it."""
+    mm = make()
+    mm.mmap(BASE, 4 << 12, 1, shared=True)
+    mm.mmap(BASE + (4 << 12), 4 << 12, 3, shared=True)
+    assert mm.mprotect(BASE, 4 << 12, 3).counters["vma_merges"] == 0
+    assert [vma.end - vma.start for vma in mm.vmas()] == [4 << 12, 4 << 12]

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from . import build, catalogue, schemata
 from .catalogue import CatalogueError, Mutant
+from .detect import DETECTORS
 from .run import DetectorError, Verdict, detect, judge
-
-DETECTORS = ("checker", "golden", "tests")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -49,7 +49,7 @@ def load(files: list[Path] | None = None) -> list[Mutant]:
     for path in sorted(HERE.glob("*.toml")) if files is None else files:
         data = tomllib.loads(path.read_text())
         for row in data["mutant"]:
-            detect = tuple(row.get("detect", data.get("detect", ("checker", "golden", "tests"))))
+            detect = tuple(row.get("detect", data.get("detect", ("checker", "golden", "mprotect", "verbs", "tests"))))
             out.append(
                 Mutant(len(out) + 1, row["name"], row.get("file", data.get("file", "")), row["what"],
                        row["old"], row["new"], detect, row.get("survives", ""))

@@ -1,7 +1,7 @@
 """The detectors, one process each: does what is built here keep every law and every test?
 
-``python -m tests.mutants.detect checker|golden|tests`` prints one line of JSON: what
-was found wrong, or null.
+``python -m tests.mutants.detect NAME`` prints one line of JSON: what was found
+wrong, or null. Names: ``checker``, ``golden``, and the groups of `TESTS`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from pathlib import Path
 
 from .catalogue import HERE, TREE
 
-#: tests in the order in which they are likely to see a fault of the core; the first failure ends the run
-TESTS = (
-    "test_memo.py",
-    "test_mprotect_errno.py",
-    "test_counters.py",
-    "test_differential_mprotect.py",
-    "test_differential.py",
-    "test_layout.py",
-    "test_strategies.py",
-    "test_hardware.py",
-    "test_hardware_traces.py",
-    "test_hardware_loops.py",
-    "test_reference.py",
-)
+#: groups of tests; in each, the first failure ends the run
+TESTS = {
+    "memo": ("test_memo.py",),
+    "mprotect": ("test_mprotect_errno.py", "test_differential_mprotect.py"),
+    "verbs": ("test_differential_verbs.py", "test_reference_rules.py"),
+    "tests": (
+        "test_counters.py",
+        "test_differential.py",
+        "test_layout.py",
+        "test_strategies.py",
+        "test_hardware.py",
+        "test_hardware_traces.py",
+        "test_hardware_loops.py",
+    ),
+}
+DETECTORS = ("checker", "golden", *TESTS)
 
 
 def checker() -> str | None:
@@ -52,14 +54,14 @@ def golden() -> str | None:
     return None
 
 
-def tests() -> str | None:
-    """First test of the core that fails, with Hypothesis as it is but for shrinking."""
+def tests(group: str) -> str | None:
+    """First test of a group that fails, with Hypothesis as it is but for shrinking."""
     import pytest
     from hypothesis import Phase, settings
 
     settings.register_profile("mutants", deadline=None, database=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
     here = HERE.parent
-    files = [str(here / name) for name in TESTS if (here / name).exists()]
+    files = [str(here / name) for name in TESTS[group]]
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = pytest.main(["-x", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider", "--hypothesis-profile=mutants",
@@ -76,7 +78,11 @@ def loaded_from() -> Iterator[str]:
     yield str(Path(ptebatch.core.check.__file__).resolve())
 
 
+def main(name: str) -> dict[str, str | None]:
+    """Run one detector; also tells where the core came from."""
+    found = {"checker": checker, "golden": golden}.get(name, lambda: tests(name))()
+    return {"found": found, "core": next(loaded_from())}
+
+
 if __name__ == "__main__":
-    detector = {"checker": checker, "golden": golden, "tests": tests}[sys.argv[1]]
-    where = next(loaded_from())
-    print(json.dumps({"found": detector(), "core": where}))
+    print(json.dumps(main(sys.argv[1])))

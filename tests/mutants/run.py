@@ -15,7 +15,7 @@ from .catalogue import Mutant
 from .schemata import VARIABLE
 
 #: seconds of CPU time that a detector may take; the slowest takes a fifth of that on the core as it is
-LIMITS = {"checker": 120, "golden": 120, "tests": 900}
+LIMITS = {"checker": 120, "golden": 120, "memo": 300, "mprotect": 300, "verbs": 300, "tests": 900}
 MEMORY = 16 << 30
 
 

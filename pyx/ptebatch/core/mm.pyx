@@ -280,6 +280,7 @@ cdef class MM(Tables):
         other.next_pfn = self.next_pfn
         other.sp.vs.limit = self.sp.vs.limit
         other.sp.vs.last_anon_vma = self.sp.vs.last_anon_vma
+        other.sp.vs.last_mapping = self.sp.vs.last_mapping
         other.sp.data_vm, other.sp.data_limit = self.sp.data_vm, self.sp.data_limit
         other.sp.committed, other.sp.commit_limit = self.sp.committed, self.sp.commit_limit
         other.sp.pkeys = self.sp.pkeys

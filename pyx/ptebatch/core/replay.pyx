@@ -162,7 +162,8 @@ cdef frames frames_of(const walk *w, const memo *m) noexcept nogil:
     while 2 * whole <= w.t.mm.nr_pages:
         whole *= 2
     f.outside = ~((whole - 1) << f.shift)
-    f.gate = w.t.mm.m.cont_ptes - 1 if w.t.mm.m.contpte and pte_valid(m.out_ptes[0]) else <uint64_t>-1
+    # a unit that stored nothing (prot_numa passed over it) never comes to the gate
+    f.gate = w.t.mm.m.cont_ptes - 1 if w.t.mm.m.contpte and m.c.set_ptes and pte_valid(m.out_ptes[0]) else <uint64_t>-1
     f.pages = w.t.mm.pages
     f.low = (f.base + w.t.mm.nr_pages) << f.shift <= <uint64_t>1 << 40
     f.byte = m.bytes[0]

@@ -262,6 +262,8 @@ cdef class Space:
         v.file = number("file", file, 0xffffffff)
         v.pgoff = first >> self.sp.mm.m.page_shift if pgoff is None else number("pgoff", pgoff, <uint64_t>1 << 52)
         v.anon_vma = 0
+        self.sp.vs.last_mapping += 1
+        v.mapping = self.sp.vs.last_mapping
         v.writenotify = truth("writenotify", writenotify)
         if accountable_mapping(v.flags) if account is None else truth("account", account):
             v.flags |= VM_ACCOUNT

@@ -46,6 +46,7 @@ cdef struct vma:
     uint64_t pgoff             # in pages; anonymous memory: start of the mapping's own address
     uint32_t file              # 0: anonymous
     uint32_t anon_vma          # 0: nothing was ever faulted in
+    uint32_t mapping           # which mmap() made it: each shared anonymous one is a file of its own
     bint writenotify           # the owner has a page_mkwrite hook (or does writeback)
 
 cdef struct vmas:
@@ -54,6 +55,7 @@ cdef struct vmas:
     size_t room
     size_t limit               # map count limit
     uint32_t last_anon_vma
+    uint32_t last_mapping
 
 
 cdef inline pte_t page_prot_base(uint64_t flags, const machine *m) noexcept nogil:
@@ -160,6 +162,7 @@ cdef inline bint anon_vma_mergeable(const vma *a, const vma *b) noexcept nogil:
 cdef inline bint can_vma_merge(const vma *a, const vma *b, unsigned int page_shift) noexcept nogil:
     return (a.end == b.start and ((a.flags ^ b.flags) & ~VM_STICKY) == 0 and a.file == b.file
             and a.pgoff + ((a.end - a.start) >> page_shift) == b.pgoff and a.writenotify == b.writenotify
+            and (not a.flags & VM_SHARED or a.file or a.mapping == b.mapping)
             and anon_vma_mergeable(a, b))
 
 
