@@ -1,7 +1,7 @@
-"""Check the model against golden vectors and hardware recordings.
+"""Check the model against golden vectors and hardware recordings, or a batching loop against every law.
 
 Each file is replayed and every value compared. Several options may be given;
-files may be plain or .gz. Exit status 1: something differs.
+files may be plain or .gz. Exit status 1: something differs, or a law is broken.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 
 from ..errors import PtebatchError
+from . import verify_strategy
 from ._print import progress, put, put_json
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   ptebatch verify --vectors named.json.gz random_a.json.gz
   ptebatch verify --dumps 7.3.max.dumps.json.gz --traces 7.3.max.trace.json.gz
-"""
+{verify_strategy.EXAMPLES}"""
 
 #: option -> what is checked; the library has a function verify_<option> for each
 _KINDS = {
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     for kind, summary in _KINDS.items():
         parser.add_argument(f"--{kind}", nargs="+", action="extend", metavar="FILE", help=summary)
+    verify_strategy.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,8 +39,12 @@ def run(args: argparse.Namespace) -> int:
     from .. import verify
 
     asked = {kind: getattr(args, kind) for kind in _KINDS if getattr(args, kind)}
+    if verify_strategy.asked(args):
+        if asked:
+            raise PtebatchError(f"--strategy {args.strategy} and --{next(iter(asked))} are two runs; give one of them")
+        return verify_strategy.run(args)
     if not asked:
-        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces or --loops with files")
+        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces or --loops with files, or --strategy")
     reports = {}
     with progress() as say:
         for kind, paths in asked.items():

@@ -1,27 +1,42 @@
 # cython: language_level=3
 """The checker's inner loop: build a small world, run a strategy on it, judge it.
 
-A world is one leaf table of at most MAX_PTES entries, the metadata of its page
-frames, and one call. The laws are numbered in judge.pxd and named, with their
-sources, in ``ptebatch.laws``. What a law expects is computed from the contracts
-of the specification entry by entry, never by the verbs of the core.
+A world is one leaf table of at most 32 entries, the metadata of its page frames,
+and one call. The laws are numbered here and named, with their sources, in
+``ptebatch.laws``.
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy, memset
 
-from .judge cimport (
-    BBM, CACHED, C_AF, C_CONT, C_DIRTY, C_RDONLY, C_SPECIAL, C_USER, C_UXN, C_VALID, C_WRITE, DIRTY_STATE, HARDWARE,
-    Judge, MAX_PAGES, MAX_PTES, OK, O_ORDER, PFN0, SAW_CONT_CLEAR, SAW_CONT_SET, TLB_RIGHTS, dirty, frame, present,
-    verdict, world,
+from .change cimport change_pte_range
+from .counters cimport counters as counted
+from .eventlaws cimport judge_tlb, judge_units
+from .hardware cimport STORE, hardware_begin, hardware_next, hardware_step, interleaving
+from .laws cimport CONTRACT, HARDWARE, OK, judge, outcome, verdict
+from .log cimport trace, trace_emit
+from .mm_struct cimport mm_struct, mmu_gather
+from .resolved cimport Strategy, fill_machine
+from .smallworld cimport (
+    MAX_PAGES, MAX_PTES, PFN0, SOILED, YOUNG, ad_of, facts, fold_blocks, know, with_ad, world,
 )
-from .log cimport EV_ASIDE1IS, EV_DSB_ISH, EV_RVALE1IS, EV_VALE1IS, EV_WRITE, EV_XCHG, event
-from .tlb cimport tlb_end_vma
+from .strategy cimport walk
+from .tlb cimport tlb_end_vma, tlb_gather_mmu
 
+import numpy as np
+
+from ptebatch.counters import COUNTERS
 from ptebatch.errors import LayoutError
 
+cdef enum:
+    MAX_PATTERNS = 64          # A/D rows of a sweep
 
-cdef class Checker(Judge):
-    """Runs worlds of one machine under one strategy.
+#: first frame that has metadata in a small world
+FIRST_PFN = PFN0
+
+
+cdef class Checker:
+    """Runs small worlds of one machine under one strategy, and judges each.
 
     Parameters
     ----------
@@ -36,138 +51,182 @@ cdef class Checker(Judge):
         The machine's tables are too large for small worlds.
     """
 
-    # ---- TLB model: see ptebatch.laws for what it assumes ----
+    cdef mm_struct mm
+    cdef Strategy row
+    cdef readonly object machine
+    cdef readonly uint64_t runs
+    cdef readonly object error
+    cdef uint64_t[MAX_PTES] table
+    cdef trace tr
+    cdef interleaving hw
+    cdef walk w
+    cdef facts f
+    cdef outcome out
+    cdef mmu_gather gather
+    cdef uint64_t[MAX_PTES] before
 
-    cdef verdict judge_tlb(self, const world *x) noexcept nogil:
+    def __cinit__(self, machine, strategy):
+        if machine.ptrs_per_pte > MAX_PTES:
+            raise LayoutError(f"tables of {machine.ptrs_per_pte} entries are too large for small worlds; "
+                              f"use at most {MAX_PTES}")
+        self.machine = machine
+        self.row = Strategy(strategy)
+        fill_machine(&self.mm.m, machine)
+        self.mm.pfn_base = PFN0
+        self.mm.nr_pages = MAX_PAGES
+        self.hw.table = self.table
+        self.hw.nr = machine.ptrs_per_pte
+        self.hw.shift = machine.page_shift
+        self.tr.hook_arg = &self.hw
+        self.out.m = &self.mm.m
+        self.out.c = &self.mm.c
+        self.out.tlb = &self.mm.tlb
+        self.out.table = self.table
+
+    def __dealloc__(self):
+        free(self.tr.at)
+
+    # ---- what the last run left ----
+
+    @property
+    def start_ptes(self):
+        """Words of the table before the run: of `check`, or of the world that ended a sweep."""
+        return np.array([self.before[i] for i in range(self.mm.m.ptrs_per_pte)], np.uint64)
+
+    @property
+    def table_ptes(self):
+        """Words of the table as the last run left it."""
+        return np.array([self.table[i] for i in range(self.mm.m.ptrs_per_pte)], np.uint64)
+
+    @property
+    def gathered(self):
+        """(start, end) addresses that the last run gathered, None: nothing."""
+        return (self.gather.start, self.gather.end) if self.gather.cleared_ptes else None
+
+    @property
+    def counters(self):
+        """Counters of the last run by name, final flush included if it was traced."""
+        cdef uint64_t *at = <uint64_t *>&self.mm.c
+        return {name: at[i] for i, name in enumerate(COUNTERS)}
+
+    @property
+    def walked(self):
+        """(entry at which the last run stopped, entries it had cleared and not committed)."""
+        return self.out.idx, self.out.started
+
+    @property
+    def pages(self):
+        """What change_pte_range() returned in the last run."""
+        return self.w.pages
+
+    @property
+    def events(self):
+        """(kind, address, value) of each event of the last traced run, final flush included."""
+        return [(self.tr.at[i].kind, self.tr.at[i].addr, self.tr.at[i].value) for i in range(self.tr.nr)]
+
+    @property
+    def updates(self):
+        """Hardware updates of the last run: (events before it, entry, True if it was a write)."""
+        return [(self.hw.when[i], self.hw.entry[i], self.hw.what[i] == STORE) for i in range(self.hw.updates)]
+
+    # run the world's call; table and gather stay for the laws
+    cdef void run(self, const world *x, bint traced) noexcept nogil:
+        self.runs += 1
+        memcpy(self.table, x.ptes, self.mm.m.ptrs_per_pte * sizeof(uint64_t))
+        memset(&self.mm.c, 0, sizeof(counted))
+        self.mm.pages = <uint8_t *>x.pages
+        self.tr.nr = 0
+        self.mm.tr = &self.tr if traced else NULL
+        tlb_gather_mmu(&self.mm)
+        memset(&self.w, 0, sizeof(walk))
+        self.w.t.mm = &self.mm
+        self.w.t.leaf = self.table
+        self.w.idx = x.start
+        self.w.end = x.end
+        self.w.newprot = x.newprot
+        self.w.cp_flags = x.cp_flags
+        self.w.vm_flags = x.vm_flags
+        self.w.vma_anon = x.vma_anon
+        self.w.range_end = <uint64_t>x.end << self.mm.m.page_shift
+        self.w.python = <void *>self.row.window
+        change_pte_range(&self.w, &self.row.row)
+        self.out.returned = self.w.pages
+        self.out.idx = self.w.idx
+        self.out.started = self.w.started
+        self.out.failed = self.w.failed
+
+    # the laws of a plain run, then those of the order of events
+    cdef verdict run_and_judge(self, const world *x, bint tlb, uint32_t updates) noexcept nogil:
         cdef verdict v
-        cdef uint64_t[MAX_PTES][CACHED] cached
-        cdef uint32_t[MAX_PTES] nr
-        cdef uint64_t[MAX_PTES] memory
-        cdef bint[MAX_PTES] going
-        cdef uint32_t n = self.mm.m.cont_ptes, ptrs = self.mm.m.ptrs_per_pte, i, k, b
-        cdef size_t e
-        cdef const event *ev
-        cdef uint64_t first, last
-        v.law = OK
-        v.entry = -1
-        v.saw = 0
-        tlb_end_vma(&self.mm)
-        for i in range(ptrs):
-            memory[i] = x.ptes[i]
-            going[i] = False
-            nr[i] = 0
-            if memory[i] & C_VALID:
-                cached[i][0] = memory[i]
-                nr[i] = 1
-        for e in range(self.tr.nr):
-            ev = &self.tr.at[e]
-            i = <uint32_t>(ev.addr >> self.mm.m.page_shift)
-            if ev.kind == EV_XCHG and i < ptrs:
-                memory[i] = 0
-            elif ev.kind == EV_WRITE and i < ptrs:
-                memory[i] = ev.value
-                if ev.value & C_VALID:
-                    for k in range(nr[i]):
-                        if (cached[i][k] ^ ev.value) & C_CONT:
-                            v.saw |= SAW_CONT_SET if ev.value & C_CONT else SAW_CONT_CLEAR
-                        if frame(cached[i][k], self.mm.m.page_shift) != frame(ev.value, self.mm.m.page_shift):
-                            v.law = BBM
-                            v.entry = i
-                            return v
-                    if nr[i] == CACHED:
-                        v.law = BBM
-                        v.entry = i
-                        return v
-                    cached[i][nr[i]] = ev.value
-                    nr[i] += 1
-            elif ev.kind == EV_VALE1IS or ev.kind == EV_RVALE1IS:
-                first = ev.addr >> self.mm.m.page_shift
-                last = first + ev.value
-                for i in range(ptrs):
-                    b = i & ~(n - 1)
-                    # an entry of a folded block spans it: any address in it removes the entry
-                    if first <= i < last or (b < last and b + n > first and nr[i] and cached[i][0] & C_CONT):
-                        going[i] = True
-            elif ev.kind == EV_ASIDE1IS:
-                for i in range(ptrs):
-                    going[i] = True
-            elif ev.kind == EV_DSB_ISH:
-                for i in range(ptrs):
-                    if going[i]:
-                        going[i] = False
-                        nr[i] = 0
-                        if memory[i] & C_VALID:
-                            cached[i][0] = memory[i]
-                            nr[i] = 1
-        for i in range(ptrs):
-            for k in range(nr[i]):
-                if self.grants_more(cached[i][k], self.table[i]):
-                    v.law = TLB_RIGHTS
-                    v.entry = i
-                    return v
+        self.hw.updates = 0
+        self.run(x, tlb)
+        v = judge(x, &self.f, &self.out)
+        self.gather = self.mm.tlb
+        if v.law == OK and tlb:
+            v = judge_units(x, &self.f, &self.tr)
+            if v.law == OK:
+                tlb_end_vma(&self.mm)
+                v = judge_tlb(x, &self.f, &self.out, &self.tr)
+        if v.law == OK and updates:
+            v = self.judge_hardware(x, updates, v.saw)
         return v
 
-    # does a cached word let EL0 do what the table's word denies?
-    cdef bint grants_more(self, uint64_t c, uint64_t p) noexcept nogil:
-        if not p & C_VALID:
-            return True
-        if c & C_USER and not p & C_USER:
-            return True
-        if not c & C_UXN and p & C_UXN:
-            return True
-        return (c & C_USER) != 0 and (c & C_WRITE) != 0 and not p & C_WRITE
-
-    # ---- hardware between the steps ----
-
-    # set AF, or dirty by clearing RDONLY, of one entry after each event in turn
-    cdef verdict judge_hardware(self, const world *x) noexcept nogil:
+    # every interleaving with at most so many updates
+    cdef verdict judge_hardware(self, const world *x, uint32_t updates, uint32_t saw) noexcept nogil:
         cdef verdict v
-        cdef size_t events, e
         cdef uint32_t i
-        cdef int what
-        v.law = OK
-        v.entry = -1
-        v.saw = 0
-        self.run(x, True)
-        events = self.tr.nr
-        for i in range(self.mm.m.ptrs_per_pte):
-            if not present(x.ptes[i]):
-                continue
-            for what in range(2):
-                for e in range(events):
-                    self.tr.inject_at = e + 1
-                    self.tr.inject = &self.table[i]
-                    self.tr.inject_dirty = what == 1
-                    self.tr.injected = False
-                    self.run(x, True)
-                    self.tr.inject_at = 0
-                    if self.tr.injected:
-                        if (what == 0 and not self.table[i] & C_AF) or (what == 1 and not dirty(self.table[i])):
-                            v.law = HARDWARE
-                            v.entry = i
-                            return v
-                        # a right that the protection denies is never made by hardware: WRITE decides
-                        if not self.table[i] & C_WRITE and not self.table[i] & C_RDONLY:
-                            v.law = DIRTY_STATE
-                            v.entry = i
-                            return v
+        cdef uint8_t lost
+        self.tr.hook = hardware_step
+        self.hw.given = 0
+        while True:
+            hardware_begin(&self.hw, updates)
+            self.run(x, True)
+            for i in range(self.f.nr):
+                self.f.may[i] = self.f.must[i] | self.hw.done[i]
+            v = judge(x, &self.f, &self.out)
+            self.gather = self.mm.tlb
+            for i in range(self.f.nr):
+                lost = self.hw.done[i] & ~ad_of(self.table[i])
+                if lost and v.law == OK:
+                    v.law = HARDWARE
+                    v.entry = i
+            if v.law or not hardware_next(&self.hw):
+                break
+        self.tr.hook = NULL
+        v.saw = saw
+        for i in range(self.f.nr):
+            self.f.may[i] = self.f.must[i]
         return v
 
     # ---- one world from Python ----
 
     cdef int load(self, world *x, object ptes, object pages, object call) except -1:
-        cdef uint32_t i
+        cdef uint32_t i, nr = self.mm.m.ptrs_per_pte
+        if len(ptes) != nr or len(pages) > MAX_PAGES:
+            raise LayoutError(f"a small world has {nr} entries and at most {MAX_PAGES} pages, not {len(ptes)} and {len(pages)}")
         memset(x, 0, sizeof(world))
-        for i in range(len(ptes)):
+        for i in range(nr):
             x.ptes[i] = ptes[i]
         for i in range(len(pages)):
             x.pages[i] = pages[i]
         x.start, x.end, x.vm_flags, x.newprot, x.cp_flags, x.vma_anon = call
-        if x.start >= x.end or x.end > self.mm.m.ptrs_per_pte or len(pages) > MAX_PAGES:
-            raise LayoutError(f"entries [{x.start}, {x.end}) are not a range of a table of {self.mm.m.ptrs_per_pte} entries")
+        if x.start >= x.end or x.end > nr:
+            raise LayoutError(f"entries [{x.start}, {x.end}) are no range of a table of {nr} entries")
+        self.before = x.ptes
+        know(x, &self.f, nr, self.mm.m.cont_ptes, self.mm.m.page_shift)
         return 0
 
-    def check(self, ptes, pages, call, *, bint tlb=True, bint hardware=True):
+    # an exception that ended a Python step: kept in `error`, unless it is to end the program
+    cdef int note_failure(self, int law) except -1:
+        self.error = None
+        if law == CONTRACT and self.row.window is not None:
+            self.error = self.row.window.error
+            self.row.window.clear_error()
+            if self.error is not None and not isinstance(self.error, Exception):
+                raise self.error
+        return 0
+
+    def check(self, ptes, pages, call, *, bint tlb=True, uint32_t hardware=2):
         """Judge one world by every law.
 
         Parameters
@@ -175,148 +234,260 @@ cdef class Checker(Judge):
         ptes : sequence of int
             Words of the table.
         pages : sequence of int
-            Metadata of the frames from 1024 on.
+            Metadata of the frames from `FIRST_PFN` on.
         call : tuple
             (start, end, vm_flags, newprot, cp_flags, vma_anon).
-        tlb, hardware : bool
-            Also follow the TLB, and try hardware updates between all steps.
+        tlb : bool
+            Also judge units and follow the TLB.
+        hardware : int
+            Also try every interleaving with at most so many hardware updates.
 
         Returns
         -------
         tuple of (int, int, int)
-            Law number (0: all hold), entry, and what was seen: 1 CONT set, 2 CONT
-            cleared on live entries without a TLBI between.
+            Law number (0: all hold), entry (-1: none in particular), and which
+            blocks changed CONT on live entries without a TLBI: bit b, block b
+            became folded; bit 8 + b, unfolded. `error` has what a step raised.
         """
         cdef world x
         cdef verdict v
         self.load(&x, ptes, pages, call)
-        self.run(&x, tlb)
-        self.raise_failure()
-        v = self.judge(&x)
-        if v.law == OK and tlb:
-            v = self.judge_tlb(&x)
-        if v.law == OK and hardware:
-            saw = v.saw
-            v = self.judge_hardware(&x)
-            v.saw = saw
+        v = self.run_and_judge(&x, tlb, hardware)
+        self.note_failure(v.law)
         return v.law, v.entry, v.saw
 
-    def final(self, ptes, pages, call):
-        """Run one world and return the table it leaves."""
+    def final(self, ptes, pages, call, *, bint traced=False):
+        """Run one world without judging it and return the table it leaves.
+
+        Parameters
+        ----------
+        ptes, pages, call
+            As for `check`.
+        traced : bool
+            Keep the events.
+
+        Returns
+        -------
+        numpy.ndarray of uint64
+        """
         cdef world x
         self.load(&x, ptes, pages, call)
-        self.run(&x, False)
-        self.raise_failure()
+        self.run(&x, traced)
+        self.gather = self.mm.tlb
+        self.note_failure(CONTRACT if self.w.failed else OK)
         return self.table_ptes
 
-    cdef int raise_failure(self) except -1:
-        if self.row.window is not None and self.row.window.error is not None:
-            error = self.row.window.error
-            self.row.window.clear_error()
-            raise error
-        return 0
+    def folded(self, uint64_t[:, ::1] words, uint8_t[:, ::1] pages, uint64_t[:, ::1] ad, uint32_t mask):
+        """Table of one world of a sweep, A/D and CONT included.
+
+        Parameters
+        ----------
+        words, pages, ad : arrays
+            As for `sweep`; the first row of each counts.
+        mask : int
+            One folding choice.
+
+        Returns
+        -------
+        numpy.ndarray of uint64
+        """
+        cdef world x
+        cdef uint64_t[MAX_PATTERNS][MAX_PTES] done
+        memset(&x, 0, sizeof(x))
+        self.fits(words, pages, ad)
+        memcpy(x.pages, &pages[0, 0], pages.shape[1])
+        apply_ad(&x, &words[0, 0], &ad[0, 0], done, 0, self.mm.m.ptrs_per_pte)
+        self.fold(&x, done[0], mask)
+        return np.array([x.ptes[i] for i in range(self.mm.m.ptrs_per_pte)], np.uint64)
+
+    def judge_outcome(self, ptes, pages, call, *, after, counters, returned, walked, gathered=None, events=(), updates=(),
+                      bint reset=True):
+        """Judge what a run is said to have left: for tests of the laws themselves.
+
+        Parameters
+        ----------
+        ptes, pages, call
+            As for `check`.
+        after : sequence of int
+            Words of the table after the call.
+        counters : dict of str to int
+        returned : int
+        walked : tuple of (int, int)
+            Entry at which the walk stopped, entries cleared and not committed.
+        gathered : tuple of (int, int), optional
+            Addresses in the gather before its flush.
+        events : sequence of (int, int, int)
+            Final flush included; the laws of their order are judged if there are any.
+        updates : sequence of (int, int, bool)
+            What hardware did, as `updates` tells it.
+        reset : bool
+            The gather was empty after its flush.
+
+        Returns
+        -------
+        tuple of (int, int)
+            Law number, entry.
+        """
+        cdef world x
+        cdef verdict v
+        cdef uint64_t *c = <uint64_t *>&self.mm.c
+        cdef uint32_t i
+        self.load(&x, ptes, pages, call)
+        for i, name in enumerate(COUNTERS):
+            c[i] = counters[name]
+        for i in range(self.f.nr):
+            self.table[i] = after[i]
+        self.out.returned, (self.out.idx, self.out.started), self.out.failed = returned, walked, False
+        self.tr.nr = 0
+        for kind, addr, value in events:
+            trace_emit(&self.tr, kind, addr, value)
+        for _, entry, write in updates:
+            self.f.may[<uint32_t>entry] |= YOUNG | (SOILED if write else 0)
+        tlb_gather_mmu(&self.mm)
+        if gathered is not None:
+            self.mm.tlb.start, self.mm.tlb.end = gathered
+            self.mm.tlb.cleared_ptes = True
+        v = judge(&x, &self.f, &self.out)
+        if v.law == OK and self.tr.nr:
+            v = judge_units(&x, &self.f, &self.tr)
+        if v.law == OK and self.tr.nr:
+            if reset:
+                tlb_gather_mmu(&self.mm)
+            v = judge_tlb(&x, &self.f, &self.out, &self.tr)
+        for _, entry, write in updates:
+            if v.law == OK and (YOUNG | (SOILED if write else 0)) & ~ad_of(self.table[<uint32_t>entry]):
+                v.law = HARDWARE
+                v.entry = entry
+        return v.law, v.entry
+
+    # ---- many worlds ----
 
     def sweep(self, uint64_t[:, ::1] words, uint8_t[:, ::1] pages, int64_t[:, ::1] calls, uint64_t[:, ::1] ad,
-              uint32_t[::1] folds, bint tlb=False, bint hardware=False):
+              uint32_t[::1] folds, *, bint tlb=False, uint32_t hardware=0, uint16_t[:, :, ::1] seen=None):
         """Judge every combination of word rows, calls, A/D rows and folding choices.
 
         Parameters
         ----------
-        words : uint64 array, shape (worlds, entries)
+        words : uint64 array, shape (rows, entries)
             Words without AF, dirty and CONT.
-        pages : uint8 array, shape (worlds, frames)
+        pages : uint8 array, shape (rows, frames)
             Metadata, one row a row of `words`.
         calls : int64 array, shape (calls, 6)
             (start, end, vm_flags, newprot, cp_flags, vma_anon).
         ad : uint64 array, shape (patterns, entries)
-            Per entry: 1 young, 2 software dirty, 4 hardware dirty if writable.
+            For each entry: 1 young, 2 software dirty, 4 hardware dirty if writable.
         folds : uint32 array
-            Bit b: fold contpte block b if it may be folded.
+            Bit b: fold contpte block b. Left out where a block cannot be folded.
+        tlb, hardware
+            As for `check`.
+        seen : uint16 array, shape (rows, folds, calls), optional
+            Gets the blocks that changed CONT, as `check` returns them.
 
         Returns
         -------
         tuple
-            (worlds judged, worlds left out because a folding choice changes nothing,
-            law, entry, saw, index of the words row, call, A/D row, fold choice).
+            (worlds judged, worlds left out, law, entry, saw, row, call, A/D row, folding
+            choice). Left out are worlds that equal one judged before, for their A/D row
+            or folding choice changes nothing. The last four belong to the first world
+            that breaks a law; law 0: none does.
         """
         cdef world x
         cdef verdict v
-        cdef uint64_t judged = 0, same = 0
+        cdef uint64_t judged = 0, worlds
+        cdef uint32_t saw = 0
+        cdef uint64_t[MAX_PATTERNS][MAX_PTES] done
         cdef Py_ssize_t r, c, a, f
-        cdef uint32_t e, done, saw = 0
-        cdef uint32_t entries = words.shape[1]
-        cdef Py_ssize_t nr_pages = pages.shape[1]
-        if (entries != self.mm.m.ptrs_per_pte or nr_pages > MAX_PAGES or ad.shape[1] != entries
-                or pages.shape[0] != words.shape[0]):
-            raise LayoutError("the arrays of a sweep do not fit the machine's table; see Checker.sweep")
+        cdef uint32_t nr = self.mm.m.ptrs_per_pte
+        self.fits(words, pages, ad)
+        if ad.shape[0] > MAX_PATTERNS:
+            raise LayoutError(f"a sweep takes at most {MAX_PATTERNS} A/D rows, not {ad.shape[0]}; call it several times")
         memset(&x, 0, sizeof(x))
-        v.law = OK
         v.entry = -1
+        worlds = <uint64_t>words.shape[0] * ad.shape[0] * folds.shape[0] * calls.shape[0]
         for r in range(words.shape[0]):
-            memcpy(x.pages, &pages[r, 0], nr_pages)
+            memcpy(x.pages, &pages[r, 0], pages.shape[1])
             for a in range(ad.shape[0]):
+                if not apply_ad(&x, &words[r, 0], &ad[a, 0], done, a, nr):
+                    continue
                 for f in range(folds.shape[0]):
-                    for e in range(entries):
-                        x.ptes[e] = with_ad(words[r, e], ad[a, e])
-                    done = self.fold(&x, folds[f])
-                    if done != folds[f]:
-                        same += calls.shape[0]
+                    if not self.fold(&x, done[a], folds[f]):
                         continue
                     for c in range(calls.shape[0]):
-                        x.start, x.end = <uint32_t>calls[c, 0], <uint32_t>calls[c, 1]
-                        x.vm_flags, x.newprot = calls[c, 2], calls[c, 3]
-                        x.cp_flags, x.vma_anon = <uint32_t>calls[c, 4], calls[c, 5] != 0
-                        self.run(&x, tlb)
-                        v = self.judge(&x)
+                        set_call(&x, &calls[c, 0])
+                        v = self.run_and_judge(&x, tlb, hardware)
                         judged += 1
-                        if v.law == OK and tlb:
-                            v = self.judge_tlb(&x)
-                            saw |= v.saw
-                        if v.law == OK and hardware:
-                            v = self.judge_hardware(&x)
+                        saw |= v.saw
+                        if seen is not None:
+                            seen[r, f, c] |= <uint16_t>v.saw
                         if v.law:
-                            self.raise_failure()
-                            return judged, same, v.law, v.entry, saw, r, c, a, f
-        return judged, same, OK, -1, saw, -1, -1, -1, -1
+                            self.before = x.ptes
+                            self.note_failure(v.law)
+                            return judged, 0, v.law, v.entry, saw, r, c, a, f
+        return judged, worlds - judged, OK, -1, saw, -1, -1, -1, -1
 
-    # paint CONT on the blocks of `mask` that may be folded; returns which were
-    cdef uint32_t fold(self, world *x, uint32_t mask) noexcept nogil:
-        cdef uint32_t n = self.mm.m.cont_ptes, b, i, done = 0, shift = self.mm.m.page_shift
-        cdef uint64_t address = (<uint64_t>1 << 50) - (<uint64_t>1 << shift), p, at
-        cdef bint may
-        for b in range(self.mm.m.ptrs_per_pte // n):
-            if not mask >> b & 1:
-                continue
-            p = x.ptes[b * n]
-            at = frame(p, shift) - PFN0
-            if not p & C_VALID or p & C_SPECIAL or frame(p, shift) & (n - 1) or at >= MAX_PAGES:
-                continue
-            if (<uint32_t>1 << (x.pages[at] & O_ORDER)) < n:
-                continue
-            may = True
-            for i in range(1, n):
-                may &= frame(x.ptes[b * n + i], shift) == frame(p, shift) + i
-                may &= ((x.ptes[b * n + i] ^ p) & ~(address | C_AF | C_DIRTY | C_RDONLY)) == 0
-            if may:
-                done |= <uint32_t>1 << b
-                for i in range(n):
-                    x.ptes[b * n + i] |= C_CONT
-        return done
+    def each(self, uint64_t[:, ::1] words, uint8_t[:, ::1] pages, int64_t[:, ::1] calls, uint64_t[:, ::1] ad,
+             uint32_t[::1] folds, *, bint tlb=False, uint32_t hardware=0):
+        """Judge one world a row: the arguments of `sweep`, all of one length.
+
+        Parameters
+        ----------
+        words, pages, calls, ad, folds, tlb, hardware
+            As for `sweep`; blocks of a folding choice that cannot be folded are not.
+
+        Returns
+        -------
+        tuple
+            (worlds judged, law, entry, row).
+        """
+        cdef world x
+        cdef verdict v
+        cdef Py_ssize_t r
+        cdef uint64_t[MAX_PATTERNS][MAX_PTES] done
+        self.fits(words, pages, ad)
+        if not words.shape[0] == calls.shape[0] == ad.shape[0] == folds.shape[0]:
+            raise LayoutError("the arrays of Checker.each differ in length; give one row a world")
+        memset(&x, 0, sizeof(x))
+        for r in range(words.shape[0]):
+            memcpy(x.pages, &pages[r, 0], pages.shape[1])
+            apply_ad(&x, &words[r, 0], &ad[r, 0], done, 0, self.mm.m.ptrs_per_pte)
+            know(&x, &self.f, self.mm.m.ptrs_per_pte, self.mm.m.cont_ptes, self.mm.m.page_shift)
+            fold_blocks(&x, &self.f, folds[r])
+            set_call(&x, &calls[r, 0])
+            v = self.run_and_judge(&x, tlb, hardware)
+            if v.law:
+                self.before = x.ptes
+                self.note_failure(v.law)
+                return r + 1, v.law, v.entry, r
+        return words.shape[0], OK, -1, -1
+
+    cdef int fits(self, uint64_t[:, ::1] words, uint8_t[:, ::1] pages, uint64_t[:, ::1] ad) except -1:
+        cdef Py_ssize_t nr = self.mm.m.ptrs_per_pte
+        if words.shape[1] != nr or ad.shape[1] != nr or pages.shape[1] > MAX_PAGES or pages.shape[0] != words.shape[0]:
+            raise LayoutError("the arrays do not fit the machine's table; see Checker.sweep")
+        return 0
+
+    # the table `done` with these blocks folded; False: not all of them can be
+    cdef bint fold(self, world *x, const uint64_t *done, uint32_t mask) noexcept nogil:
+        memcpy(x.ptes, done, self.mm.m.ptrs_per_pte * sizeof(uint64_t))
+        know(x, &self.f, self.mm.m.ptrs_per_pte, self.mm.m.cont_ptes, self.mm.m.page_shift)
+        return not mask or fold_blocks(x, &self.f, mask) == mask
 
 
-# 1 young, 2 software dirty, 4 hardware dirty: only what the word allows (spec 2.1)
-cdef inline uint64_t with_ad(uint64_t p, uint64_t ad) noexcept nogil:
-    if not present(p):
-        return p
-    p &= ~(C_AF | C_DIRTY)
-    if ad & 1:
-        p |= C_AF
-    if p & C_WRITE:
-        p |= C_RDONLY
-        if ad & 2:
-            p = (p | C_DIRTY) & ~C_RDONLY
-        if ad & 4:
-            p &= ~C_RDONLY
-    elif ad & 6:
-        p |= C_DIRTY
-    return p
+# The row with its A/D, in `x` and in done[a]; False: an earlier pattern gave the same.
+cdef bint apply_ad(
+    world *x, const uint64_t *words, const uint64_t *ad, uint64_t[MAX_PTES] *done, Py_ssize_t a, uint32_t nr
+) noexcept nogil:
+    cdef uint32_t i
+    cdef Py_ssize_t k
+    for i in range(nr):
+        x.ptes[i] = done[a][i] = with_ad(words[i], ad[i])
+    for k in range(a):
+        if memcmp(done[k], done[a], nr * sizeof(uint64_t)) == 0:
+            return False
+    return True
+
+
+cdef inline void set_call(world *x, const int64_t *call) noexcept nogil:
+    x.start, x.end = <uint32_t>call[0], <uint32_t>call[1]
+    x.vm_flags, x.newprot = call[2], call[3]
+    x.cp_flags, x.vma_anon = <uint32_t>call[4], call[5] != 0

@@ -25,11 +25,9 @@ cdef struct trace:
     size_t nr
     size_t room
     bint oom
-    # hardware between two steps: after this event, 0 never, AF or dirty of one entry
-    size_t inject_at
-    uint64_t *inject
-    bint inject_dirty
-    bint injected
+    # called after each event, unless NULL: what else happens at that moment
+    void (*hook)(void *arg, uint8_t kind, uint64_t addr) noexcept nogil
+    void *hook_arg
 
 cdef enum:
     EV_READ = 1
@@ -100,15 +98,6 @@ cdef inline void trace_grow(trace *t) noexcept nogil:
     t.room = room
 
 
-# what hardware does with AF and dirty of a valid descriptor (spec 8.9)
-cdef inline void hardware_update(trace *t) noexcept nogil:
-    cdef uint64_t p = t.inject[0], dbm = <uint64_t>1 << 51
-    if not p & 1 or (t.inject_dirty and not p & dbm):
-        return
-    t.inject[0] = (p & ~<uint64_t>0x80) | 0x400 if t.inject_dirty else p | 0x400
-    t.injected = t.inject[0] != p
-
-
 cdef inline void trace_emit(trace *t, uint8_t kind, uint64_t addr, uint64_t value) noexcept nogil:
     if t.nr == t.room:
         trace_grow(t)
@@ -118,5 +107,5 @@ cdef inline void trace_emit(trace *t, uint8_t kind, uint64_t addr, uint64_t valu
     t.at[t.nr].addr = addr
     t.at[t.nr].value = value
     t.nr += 1
-    if t.nr == t.inject_at:
-        hardware_update(t)
+    if t.hook != NULL:
+        t.hook(t.hook_arg, kind, addr)

@@ -1,0 +1,301 @@
+"""Prove a batching loop right over every small world, or show the smallest one that breaks it.
+
+`verify_strategy` runs the products of ``smallworlds`` through the compiled checker,
+small worlds first; `judge` judges a single world. A strategy is a name, a callable
+or a registered row, as ``MM.mprotect`` takes it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checker_report import ContChanges, Report
+from .core.check import Checker
+from .counterexample import Counterexample, examine
+from .errors import PtebatchError, StrategyError
+from .machine import Machine
+from .randomworlds import random_chunks
+from .shrinking import shrink
+from .small import SmallWorld, small_machine
+from .smallworlds import Chunk, chunks
+from .strategies import STRATEGIES, Strategy, resolve
+
+__all__ = ["Report", "find_strategy", "judge", "verify_strategy"]
+
+Step = str | Strategy | Callable[[Any], int]
+
+#: seconds that a strategy written in Python is given
+PYTHON_BUDGET = 60.0
+#: random worlds without `exhaustive`, compiled and in Python
+RANDOM, RANDOM_PYTHON = 200_000, 20_000
+#: under a budget: families of which rows of two are tried in full, and growth of a round
+FULL_PAIRS, GROWTH = ("downgrade", "upgrade", "writenotify"), 8
+
+
+def find_strategy(text: str) -> Step:
+    """Strategy by name, ``module:function`` or ``path.py:function``.
+
+    Raises
+    ------
+    StrategyError
+        No such strategy, or a module that cannot be imported or lacks the name.
+    """
+    where, colon, name = text.rpartition(":")
+    if not colon or text in STRATEGIES:
+        return resolve(text)[0]
+    try:
+        module = _load(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except Exception as error:
+        raise StrategyError(f"strategy {text!r} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if isinstance(found, Strategy) or callable(found):
+        return found
+    if type(found).__name__ == "PyCapsule":
+        return Strategy(name, "user", "", step=found)
+    raise StrategyError(f"strategy {text!r}: {where} has no function {name!r}; give a step(window) -> int")
+
+
+def _load(path: Path) -> Any:
+    name = f"ptebatch_strategy_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no Python file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def judge(world: SmallWorld, strategy: Step) -> Counterexample | None:
+    """Judge one world by every law, hardware updates between the steps included.
+
+    Parameters
+    ----------
+    world : SmallWorld
+    strategy : str, callable or Strategy
+        As for `verify_strategy`.
+
+    Returns
+    -------
+    Counterexample or None
+        None: every law holds.
+    """
+    found, name = _named(strategy)
+    return examine(Checker(world.machine, found), world, name)
+
+
+def _named(strategy: Step) -> tuple[Step, str]:
+    """A strategy, and what to call it: text that `find_strategy` reads, if there is any."""
+    if isinstance(strategy, str):
+        return find_strategy(strategy), strategy
+    name, kind, step, _ = resolve(strategy)
+    if kind == "python" and not isinstance(strategy, Strategy):
+        module = getattr(step, "__module__", "")
+        known = getattr(sys.modules.get(module), getattr(step, "__qualname__", ""), None) is step
+        return strategy, f"{module}:{step.__qualname__}" if known else name
+    return strategy, name
+
+
+def verify_strategy(
+    strategy: Step,
+    *,
+    machine: Machine | str | None = None,
+    exhaustive: bool = True,
+    seed: int = 0,
+    budget: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Search small worlds for one in which a strategy breaks a law.
+
+    Parameters
+    ----------
+    strategy : str, callable or Strategy
+        A registered name, ``module:function`` or ``path.py:function``; a step; a row.
+    machine : Machine or str, optional
+        Default: kernel 7.3. Tables of more than 8 entries or blocks of more than 4 are
+        replaced by a geometry of 8 and 4 (random worlds: 16 and 4).
+    exhaustive : bool
+        Every world of the default size; else random worlds, a few seconds.
+    seed : int
+        Of the random worlds, and of the order under a time budget.
+    budget : float, optional
+        Seconds. Default: none for compiled strategies, 60 for strategies in Python,
+        which are a hundred times slower. Under a budget rows of one entry, and the plainest
+        rows of two, are tried in full, then an even sample of all others that grows round
+        by round.
+    progress : callable, optional
+        Told what is being done, now and then.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    StrategyError
+        No such strategy. What a step raises while it runs is a finding, not an error.
+    """
+    found, name = _named(strategy)
+    if budget is not None and not budget > 0:
+        raise PtebatchError(f"budget={budget} is not a number of seconds above 0")
+    if isinstance(machine, str):
+        machine = Machine.parse(machine)
+    search = _Search(found, name, machine or Machine(), progress or (lambda text: None))
+    if not exhaustive:
+        return search.random(seed, budget)
+    if budget is None and resolve(found)[1] == "python":
+        budget = PYTHON_BUDGET
+    return search.exhaustive() if budget is None else search.sample(seed, budget)
+
+
+class _Search:
+    """One search: its checker, its report, and the clock."""
+
+    def __init__(self, strategy: Step, name: str, machine: Machine, progress: Callable[[str], None]) -> None:
+        self.strategy, self.name, self.wanted, self.progress = strategy, name, machine, progress
+        self.python = resolve(strategy)[1] == "python"
+        self.told = 0.0
+
+    def begin(self, machine: Machine, kind: str) -> None:
+        self.machine = machine
+        self.checker = Checker(machine, self.strategy)
+        self.report = Report(self.name, machine, kind)
+        self.start = time.perf_counter()
+
+    def end(self) -> Report:
+        self.report.seconds = time.perf_counter() - self.start
+        self.report.runs = self.checker.runs
+        return self.report
+
+    def say(self, size: int) -> None:
+        now = time.perf_counter()
+        if now - self.told > 0.2:
+            self.told = now
+            self.progress(f"{self.name}: rows of {size} entries, {self.report.judged:,} worlds in {now - self.start:.0f} s")
+
+    def finish(self, world: SmallWorld, law: int) -> None:
+        """A law is broken: make the world small."""
+        self.progress(f"{self.name}: found one, making it small")
+        smallest = shrink(self.checker, world, law)
+        self.report.counterexample = examine(self.checker, smallest, self.name) or examine(self.checker, world, self.name)
+
+    # ---- every world ----
+
+    def exhaustive(self) -> Report:
+        self.begin(small_machine(self.wanted), "exhaustive")
+        self.report.complete = True
+        for chunk in chunks(self.machine):
+            began = time.perf_counter()
+            left = self.sweep(chunk)
+            self.report.add(chunk.size, chunk.stands_for, left, chunk.nr, time.perf_counter() - began)
+            if self.report.counterexample is not None:
+                self.report.complete = False
+                break
+            self.say(chunk.size)
+        return self.end()
+
+    def sweep(self, chunk: Chunk) -> int:
+        seen = (
+            np.zeros((len(chunk.words), len(chunk.folds), len(chunk.calls)), np.uint16)
+            if chunk.size >= self.machine.cont_ptes
+            else None
+        )
+        found = self.checker.sweep(
+            chunk.words, chunk.pages, chunk.calls, chunk.ad, chunk.folds, tlb=True, hardware=chunk.updates, seen=seen
+        )
+        judged, _, law, _, _, row, call, _, _ = found
+        if seen is not None:
+            self.note(chunk, seen)
+        if law:
+            self.finish(chunk.world(self.machine, row, call, self.checker.start_ptes), law)
+        return int(judged)
+
+    def note(self, chunk: Chunk, seen: NDArray[np.uint16]) -> None:
+        """Keep which blocks changed CONT on live entries, by change."""
+        for call in np.flatnonzero(seen.any(axis=(0, 1))):
+            flips = seen[:, :, call]
+            for kind, bits in (("folded", flips & 0xFF), ("unfolded", flips >> 8)):
+                if bits.any():
+                    events = self.report.events.setdefault((kind, chunk.changes[call]), ContChanges(kind, chunk.changes[call]))
+                    events.layouts += int(np.count_nonzero(bits))
+                    if events.example is None:
+                        row, fold = (int(i[0]) for i in np.nonzero(bits))
+                        ptes = self.checker.folded(chunk.words[row:], chunk.pages[row:], chunk.ad, int(chunk.folds[fold]))
+                        events.example = chunk.world(self.machine, row, int(call), ptes)
+
+    # ---- an even sample, under a time budget ----
+
+    def sample(self, seed: int, budget: float) -> Report:
+        self.begin(small_machine(self.wanted), "sample")
+        for round_, chunk in self.rounds():
+            began = time.perf_counter()
+            if began - self.start > budget and self.report.judged:
+                break
+            if round_ < 0:
+                judged = self.sweep(chunk)
+            else:
+                judged = self.each(chunk, seed, round_)
+            new = chunk.nr if round_ == 0 or chunk.size == 1 else 0
+            self.report.add(chunk.size, 0, judged, new, time.perf_counter() - began)
+            if self.report.counterexample is not None:
+                break
+            self.say(chunk.size)
+        else:
+            self.report.complete = True
+        return self.end()
+
+    def rounds(self) -> Iterator[tuple[int, Chunk]]:
+        """What is tried in full (round -1); then the others, round by round, until every world was tried."""
+        for chunk in chunks(self.machine):
+            if chunk.size == 1:
+                yield -1, chunk
+            elif chunk.size > 2:
+                break
+            elif chunk.family in FULL_PAIRS:
+                yield -1, replace(chunk, updates=0)
+        for round_ in range(20):
+            left = False
+            for chunk in chunks(self.machine):
+                if chunk.size > 1 and chunk.nr >= GROWTH**round_:
+                    left = True
+                    yield round_, chunk
+            if not left:
+                return
+
+    def each(self, chunk: Chunk, seed: int, round_: int) -> int:
+        """Worlds GROWTH^round - 1 to GROWTH^(round + 1) - 2 of a product, in an order that jumps through it."""
+        which = chunk.picked(seed, GROWTH**round_ - 1, min(GROWTH ** (round_ + 1) - 1, chunk.nr))
+        updates = chunk.updates if round_ == 0 or not self.python else 0
+        judged, law, _, row = self.checker.each(*chunk.rows(which), tlb=True, hardware=updates)
+        if law:
+            self.finish(chunk.world_at(self.machine, int(which[row]), self.checker.start_ptes), law)
+        return int(judged)
+
+    # ---- random worlds ----
+
+    def random(self, seed: int, budget: float | None) -> Report:
+        self.begin(small_machine(self.wanted, 4, 16), "random")
+        self.report.seed = seed
+        for chunk in random_chunks(self.machine, seed, RANDOM_PYTHON if self.python else RANDOM):
+            began = time.perf_counter()
+            if budget is not None and began - self.start > budget:
+                break
+            judged, law, _, row = self.checker.each(
+                chunk.words, chunk.pages, chunk.calls, chunk.ad, chunk.folds, tlb=True, hardware=chunk.updates
+            )
+            self.report.add(self.machine.ptrs_per_pte, 0, judged, 0, time.perf_counter() - began)
+            if law:
+                self.finish(chunk.world(self.machine, row, row, self.checker.start_ptes), law)
+                break
+            self.say(self.machine.ptrs_per_pte)
+        return self.end()

@@ -1,0 +1,212 @@
+"""What a search of small worlds found, for people and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .counterexample import Counterexample
+from .machine import Machine
+from .small import SmallWorld
+
+__all__ = ["ContChanges", "Line", "Report"]
+
+
+@dataclass(slots=True)
+class Line:
+    """Worlds with so many entries in a row.
+
+    Parameters
+    ----------
+    worlds : int
+        Of the unreduced product, at least; see ``smallworlds.Chunk.stands_for``.
+    judged : int
+        Distinct after reduction.
+    total : int
+        How many there are after reduction, at most.
+    seconds : float
+    """
+
+    worlds: int = 0
+    judged: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class ContChanges:
+    """Event ``cont_change_without_bbm``: CONT changed on live entries with no TLBI between (spec 7.8).
+
+    Parameters
+    ----------
+    kind : str
+        ``folded`` or ``unfolded``: what the block became.
+    change : str
+        Name of ``small.CHANGES``.
+    layouts : int
+        Rows, foldings and ranges in which it happens.
+    example : SmallWorld or None
+        The first of them.
+    """
+
+    kind: str
+    change: str
+    layouts: int = 0
+    example: SmallWorld | None = None
+
+    def text(self) -> str:
+        """One line."""
+        world = self.example
+        if world is None:
+            return f"{self.change}: a block becomes {self.kind} in {self.layouts:,} layouts"
+        low, high = world.shown()
+        strip = world.draw(world.ptes[low:high], "exclusive")
+        where = f"first {strip}, entries [{world.start}, {world.end})"
+        return f"{self.change}: a block becomes {self.kind} in {self.layouts:,} layouts, {where}"
+
+
+@dataclass(slots=True)
+class Report:
+    """A search for a world in which a strategy breaks a law.
+
+    Parameters
+    ----------
+    strategy : str
+    machine : Machine
+        With the geometry that was searched.
+    kind : str
+        ``exhaustive``, ``sample`` (a time budget) or ``random``.
+    seed : int
+        Of random worlds.
+    lines : dict of int to Line
+        By entries in a row.
+    complete : bool
+        Every world of the default size was judged.
+    events : dict
+        `ContChanges` by kind and change.
+    seconds : float
+    runs : int
+        Calls that were run, those with hardware updates in between included.
+    counterexample : Counterexample or None
+    """
+
+    strategy: str
+    machine: Machine
+    kind: str
+    seed: int = 0
+    lines: dict[int, Line] = field(default_factory=dict)
+    complete: bool = False
+    events: dict[tuple[str, str], ContChanges] = field(default_factory=dict)
+    seconds: float = 0.0
+    runs: int = 0
+    counterexample: Counterexample | None = None
+
+    def add(self, size: int, worlds: int, judged: int, total: int, seconds: float) -> None:
+        """Count worlds with so many entries in a row."""
+        line = self.lines.setdefault(size, Line())
+        line.worlds += worlds
+        line.judged += judged
+        line.total += total
+        line.seconds += seconds
+
+    @property
+    def ok(self) -> bool:
+        """No law was broken."""
+        return self.counterexample is None
+
+    @property
+    def worlds(self) -> int:
+        """Worlds of the unreduced product that were covered, at least; without `exhaustive`, those judged."""
+        return sum(line.worlds or line.judged for line in self.lines.values())
+
+    @property
+    def judged(self) -> int:
+        """Worlds judged."""
+        return sum(line.judged for line in self.lines.values())
+
+    @property
+    def distinct(self) -> int:
+        """Worlds judged: those left of the product after reduction."""
+        return self.judged
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self) -> str:
+        """The verdict, what was covered, the events, and the counterexample."""
+        return "\n".join([self._verdict(), *self._table(), *self._events(), *self._shown()])
+
+    def _verdict(self) -> str:
+        geometry = f"tables of {self.machine.ptrs_per_pte} entries, blocks of {self.machine.cont_ptes}"
+        if not self.ok:
+            return f"{self.strategy} on {self.machine} ({geometry}): a law is broken"
+        what = {
+            "exhaustive": "every law holds in every world of the default size",
+            "sample": "every law holds in every world of the default size"
+            if self.complete
+            else "no law is broken in what was tried; not exhaustive",
+            "random": f"no law is broken in random worlds of seed {self.seed}; not exhaustive",
+        }
+        return f"{self.strategy} on {self.machine} ({geometry}): {what[self.kind]}"
+
+    def _table(self) -> list[str]:
+        heads = {
+            "exhaustive": ("entries", "worlds", "judged"),
+            "sample": ("entries", "judged", "of"),
+            "random": ("table of", "judged"),
+        }[self.kind]
+        rows = [(*heads, "seconds", "million/min")]
+        for size, line in sorted(self.lines.items()):
+            rows.append(self._row(str(size), line))
+        total = Line(self.worlds, self.judged, sum(line.total for line in self.lines.values()), self.seconds)
+        rows.append(self._row("all", total))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return [*table, f"  {self.runs:,} runs, hardware updates between their steps included"]
+
+    def _row(self, name: str, line: Line) -> tuple[str, ...]:
+        cells = {"exhaustive": (line.worlds, line.judged), "sample": (line.judged, line.total), "random": (line.judged,)}[
+            self.kind
+        ]
+        speed = line.judged / line.seconds * 60e-6 if line.seconds > 0 else 0.0
+        return name, *(f"{cell:,}" for cell in cells), f"{line.seconds:.1f}", f"{speed:.1f}"
+
+    def _events(self) -> list[str]:
+        if not self.events:
+            return []
+        head = "cont_change_without_bbm (reported, not judged; spec 7.8): CONT changes on live entries, no TLBI between"
+        return [head, *(f"  {self.events[key].text()}" for key in sorted(self.events))]
+
+    def _shown(self) -> list[str]:
+        return ["", self.counterexample.text()] if self.counterexample else []
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {
+            "strategy": self.strategy,
+            "machine": str(self.machine),
+            "kind": self.kind,
+            "ok": self.ok,
+            "complete": self.complete,
+            "seed": self.seed,
+            "worlds": self.worlds,
+            "distinct": self.distinct,
+            "runs": self.runs,
+            "seconds": round(self.seconds, 3),
+            "sizes": [
+                {"entries": size, "worlds": n.worlds, "judged": n.judged, "seconds": round(n.seconds, 3)}
+                for size, n in sorted(self.lines.items())
+            ],
+            "events": [
+                {
+                    "event": "cont_change_without_bbm",
+                    "becomes": event.kind,
+                    "change": event.change,
+                    "layouts": event.layouts,
+                    "first": event.example.strip() if event.example else "",
+                    "entries": [event.example.start, event.example.end] if event.example else [],
+                }
+                for _, event in sorted(self.events.items())
+            ],
+            "counterexample": self.counterexample.to_dict() if self.counterexample else None,
+        }

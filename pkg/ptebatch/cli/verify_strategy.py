@@ -1,0 +1,74 @@
+"""``ptebatch verify --strategy``: the checker, as options of `verify`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import PtebatchError
+from ..machine import Machine
+from ._print import progress, put, put_json
+
+__all__ = ["EXAMPLES", "add_arguments", "asked", "run"]
+
+EXAMPLES = """\
+  ptebatch verify --strategy folio-page0
+  ptebatch verify --strategy folio --exhaustive --machine 6.17
+  ptebatch verify --strategy mine.py:step --exhaustive
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the checker."""
+    group = parser.add_argument_group("prove a batching loop right, or print the smallest page table that breaks it")
+    group.add_argument("--strategy", metavar="NAME", help="see 'ptebatch list strategies'; or MODULE:FUNCTION, PATH.py:FUNCTION")
+    group.add_argument("--exhaustive", action="store_true", help="every world of the default size (default: random ones)")
+    group.add_argument("--seed", type=_whole, metavar="S", help="of random worlds, and of the order under --budget (default: 0)")
+    group.add_argument("--budget", type=_seconds, metavar="SECONDS", help="stop then (default: never; 60 for Python strategies)")
+    group.add_argument("--machine", metavar="KERNEL[,switch=value...]", help="see 'ptebatch list machines' (default: 7.3)")
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return found
+
+
+def asked(args: argparse.Namespace) -> bool:
+    """Whether the command line asks for the checker; options of it without a strategy are an error."""
+    if args.strategy is not None:
+        return True
+    for name in ("exhaustive", "seed", "budget", "machine"):
+        if getattr(args, name) not in (None, False):
+            raise PtebatchError(f"--{name} is for the checker; use it with --strategy NAME")
+    return False
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check one strategy and print what was found.
+
+    Returns
+    -------
+    int
+        Exit status: 1 if a law is broken.
+    """
+    from ..checker import verify_strategy
+
+    how: dict[str, Any] = {"exhaustive": args.exhaustive, "seed": args.seed or 0, "budget": args.budget}
+    with progress() as say:
+        report = verify_strategy(args.strategy, machine=Machine.parse(args.machine or "7.3"), progress=say, **how)
+    if args.json:
+        put_json({"verb": "verify", "ok": report.ok, "reports": {"strategy": report.to_dict()}})
+    else:
+        put(report.text())
+    return 0 if report.ok else 1

@@ -1,0 +1,153 @@
+"""The laws of a protection change: each a named row with its source.
+
+``core/laws.pxd`` and ``core/eventlaws.pxd`` judge them in compiled code, a hundred
+million worlds a minute; the function in each row states the same in plain Python,
+and says how a law is broken. Tests hold the two together.
+
+Invariants of spec 9, and who holds them:
+
+==== ======================================= ==========================================================
+I-1  bits of every present entry             PRESERVED: all bits but W, A/D and CONT are computed
+I-2  five states of W, RDONLY, DIRTY         DIRTY_STATE
+I-3  no accidental write by hardware         DIRTY_STATE
+I-4  a folded block is whole                 CONTPTE
+I-5  CONT only on VALID entries              CONT_VALID
+I-6  WRITE needs PageAnonExclusive           EXCLUSIVE; file and zero pages have none
+I-7  an exclusive page is mapped once        cannot arise: mprotect changes no PageAnonExclusive, and
+                                             fork, reuse and reclaim are not steps of this checker
+I-8  rights of the entry are in the VMA      EXCLUSIVE, SHARED_WRITE, WRITE_KEPT, PRESERVED
+I-9  a userfaultfd entry is not writable     EXCLUSIVE, SHARED_WRITE, WRITE_KEPT; UFFD_RWP is not modelled
+I-10 softleaf words                          SOFTLEAF_KEPT, CLASS
+I-11 TLB grants no more than the table       TLB_RIGHTS, FLUSH
+I-12 break-before-make                       BBM, CONVERT_FLUSH; the known gap is an event, see below
+I-13 accessed and dirty are not lost         AD_KEPT, HARDWARE, AD_SPREAD
+I-14 mapcounts and references                cannot arise: mprotect changes none, the model has none
+I-15 return value, VMA flags                RETURN; VMAs belong to mprotect(2), not to this walk
+I-16 the gather is reset                     GATHER_RESET
+I-17 tables after a PMD split                cannot arise: no PMD is mapped, folios are mapped by PTEs
+==== ======================================= ==========================================================
+
+Rules 1 to 9 of spec 7.9 are the laws PARTITION and UNIT (1), UNIT (2, 3), EXCLUSIVE
+(4), PRESERVED (5), AD_KEPT and HARDWARE (6), COMMITTED and UNIT (7), FLUSH (8) and
+RETURN (9). The relation of designs to the per-PTE loop, spec 7.10, is the entry laws
+together: each bit is either fixed by them or free; `equivalent` says which.
+
+*The known gap.* A block whose entries are live may change its CONT bits with no TLBI
+between: it is reported as event ``cont_change_without_bbm``, not judged (spec 7.8).
+
+- It *becomes folded* when one commit covers a block that was mapped unfolded, aligned,
+  and the new word is VALID: every design that commits several entries at once, which is
+  all but ``per-pte``, on every kernel.
+- It *becomes unfolded* when a folded block is started as a whole and committed in
+  pieces: designs that start more than they commit, which are ``folio``, ``nested`` and
+  the flawed ones that descend from them, when PageAnonExclusive changes inside the block.
+- Never on machines whose CPU needs no break-before-make (``bbml`` at or above
+  ``bbml_elides``), nor when the new protection is PROT_NONE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from . import bits as b
+from . import laws_events as e
+from . import laws_table as t
+from .laws_run import SOILED, Breach, Run
+from .reference import pte as p
+
+__all__ = ["LAWS", "Law", "equivalent", "law_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """One law.
+
+    Parameters
+    ----------
+    number : int
+        As the compiled checker has it.
+    name : str
+    source : str
+        Section of the specification, invariant, and kernel file.
+    plain : callable
+        ``plain(run) -> Breach or None``; its docstring is the law.
+    """
+
+    number: int
+    name: str
+    source: str
+    plain: Callable[[Run], Breach | None]
+
+    @property
+    def claim(self) -> str:
+        """What the law says, in one sentence."""
+        return " ".join((self.plain.__doc__ or "").split()).rstrip(".")
+
+
+_ROWS = (
+    Law(1, "PARTITION", "spec 7.9 rule 1; change_pte_range(), mm/mprotect.c", t.partition),
+    Law(2, "COMMITTED", "spec 7.9 rule 7; modify_prot_start_ptes(), include/linux/pgtable.h", t.committed),
+    Law(3, "OUTSIDE", "spec 7.10, last two rows; arch/arm64/mm/contpte.c", t.outside),
+    Law(4, "CLASS", "spec 7.10, row 1; I-10", t.kind_kept),
+    Law(5, "PRESERVED", "spec 7.9 rule 5, 2.3; I-1, I-8; pte_modify(), asm/pgtable.h", t.preserved),
+    Law(
+        6, "EXCLUSIVE", "spec 7.9 rule 4, 6.6; I-6; commit_anon_folio_batch(), mm/mprotect.c, fixed by cf1b80dc31a1", t.exclusive
+    ),
+    Law(7, "SHARED_WRITE", "spec 6.6, 7.10; can_change_shared_pte_writable(), mm/mprotect.c", t.shared_write),
+    Law(8, "WRITE_KEPT", "spec 7.10, 6.7; I-8, I-9", t.write_kept),
+    Law(9, "AD_KEPT", "spec 7.9 rule 6; I-13", t.ad_kept),
+    Law(10, "AD_SPREAD", "spec 7.10, rows AF and dirty; 3.4", t.ad_spread),
+    Law(11, "DIRTY_STATE", "spec 2.1; I-2, I-3", t.dirty_state),
+    Law(12, "CONTPTE", "spec 3.1; I-4; arch/arm64/mm/contpte.c", t.contpte),
+    Law(13, "CONT_VALID", "spec 3.7; I-5; contpte_set_ptes(), 7.3", t.cont_valid),
+    Law(14, "FLUSH", "spec 7.9 rule 8, 2.4; I-11; pte_needs_flush(), asm/tlbflush.h", t.flush),
+    Law(15, "RETURN", "spec 7.9 rule 9; I-15", t.returned),
+    Law(16, "COUNTS", "spec 7.1, 3.4; conservation of counters", t.counts),
+    Law(17, "CONVERT_FLUSH", "spec 3.4; I-12; contpte_convert(), arch/arm64/mm/contpte.c", t.convert_flush),
+    Law(18, "TLB_RIGHTS", "I-11; spec 6.8, 8.9", e.tlb_rights),
+    Law(19, "BBM", "I-12; spec 3.4; Arm ARM, break-before-make", e.bbm),
+    Law(20, "HARDWARE", "spec 7.9 rule 6, 8.9; I-13", t.hardware),
+    Law(21, "SOFTLEAF_KEPT", "spec 6.7; I-10; include/linux/swapops.h", t.softleaf_kept),
+    Law(22, "CONTRACT", "spec 7.9 rules 1, 2, 7; ptebatch.Window", t.contract),
+    Law(23, "UNIT", "spec 7.9 rules 1, 2, 3, 7; folio_pte_batch(), mm/internal.h", e.unit),
+    Law(24, "GATHER_RESET", "I-16; spec 6.8; tlb_end_vma(), include/asm-generic/tlb.h", e.gather_reset),
+)
+
+#: every law by number
+LAWS: Mapping[int, Law] = MappingProxyType({row.number: row for row in _ROWS})
+
+
+def law_of(name: str) -> Law:
+    """Law by name; KeyError if there is none."""
+    return {row.name: row for row in _ROWS}[name]
+
+
+def equivalent(run: Run, other: tuple[int, ...]) -> int:
+    """Compare a table with another loop's of the same world (spec 7.10).
+
+    Parameters
+    ----------
+    run : Run
+        That keeps every law.
+    other : tuple of int
+        The table that the per-PTE loop, or any other lawful one, left.
+
+    Returns
+    -------
+    int
+        First entry that differs in more than it may, -1: none. Free are CONT, AF and
+        DIRTY; RDONLY as far as it follows from dirtiness; WRITE in a shared mapping
+        with writenotify, of an entry whose unit may have a dirty one.
+    """
+    notify = run.vm_flags & b.VM_SHARED and run.cp_flags & b.MM_CP_TRY_CHANGE_WRITABLE
+    for i, (one, two) in enumerate(zip(run.after, other, strict=True)):
+        if one == two:
+            continue
+        free = b.PTE_CONT | b.PTE_AF | b.PTE_DIRTY | b.PTE_RDONLY
+        if notify and run.handled(i) and run.may_be_writable(i) and run.spread(i) & SOILED:
+            free |= b.PTE_WRITE
+        if not (p.pte_present(one) and p.pte_present(two)) or (one ^ two) & ~free:
+            return i
+    return -1

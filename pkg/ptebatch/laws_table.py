@@ -1,0 +1,284 @@
+"""The laws of the table a call leaves, of its counters and of its gather, in plain Python.
+
+Each function takes a `Run` and returns how its law is broken, or None. The
+compiled checker (``core/laws.pxd``) judges the same; `laws` has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from . import bits as b
+from .laws_run import AD_BITS, CLEAN, SOILED, Breach, Run
+from .notation import draw
+from .reference import pte as p
+from .small import PFN0
+
+_HOW = "dirty,young,exec,special,uffd,exclusive,pfn"
+
+
+def show(run: Run, word: int) -> str:
+    """One word as the notation draws it."""
+    return draw(np.array([word], np.uint64), run.machine, exclusive=np.array([False]), fields=_HOW).replace(",nopae", "")
+
+
+def _left_alone(run: Run, i: int) -> bool:
+    """Only hardware changed entry i."""
+    changed = run.before[i] ^ run.after[i]
+    if not changed or not p.pte_present(run.before[i]):
+        return not changed
+    return not changed & ~(b.PTE_AF | b.PTE_RDONLY) and not run.ad(run.after[i]) & ~run.may(i)
+
+
+def _changed(run: Run) -> Iterator[int]:
+    """Entries of the range that were present, are to be changed, and are present still."""
+    yield from (i for i in run.called if run.handled(i) and p.pte_present(run.after[i]))
+
+
+def contract(run: Run) -> Breach | None:
+    """A step returns a number from 1 to max_nr, commits that many entries, each once, and raises nothing."""
+    if run.error is None:
+        return None
+    return Breach(
+        run.stopped, "a step that returns the number of entries it committed", f"{type(run.error).__name__}: {run.error}"
+    )
+
+
+def partition(run: Run) -> Breach | None:
+    """The units of the call follow each other to the end of the range (rule 1)."""
+    if run.stopped == run.world.end:
+        return None
+    return Breach(-1, f"the walk ends at entry {run.world.end}", f"it ends at {run.stopped}")
+
+
+def committed(run: Run) -> Breach | None:
+    """What was started is committed before the lock is dropped (rule 7)."""
+    return Breach(-1, "every started entry is committed", f"{run.started} entries are still cleared") if run.started else None
+
+
+def outside(run: Run) -> Breach | None:
+    """Nothing outside the range changes, but A/D and CONT of blocks that its edges cut (spec 7.10)."""
+    low, high = run.rounded
+    for i, (old, new) in enumerate(zip(run.before, run.after, strict=True)):
+        if i in run.called or _left_alone(run, i):
+            continue
+        if not low <= i < high or not p.pte_present(old) or (old ^ new) & ~AD_BITS:
+            return Breach(i, f"{show(run, old)}, outside the range", show(run, new))
+    return None
+
+
+def kind_kept(run: Run) -> Breach | None:
+    """What was empty stays empty, what was present stays present (spec 7.10)."""
+    for i in run.called:
+        old, new = run.before[i], run.after[i]
+        if p.pte_present(old) and not run.skipped(i) and not p.pte_present(new):
+            return Breach(i, "a present entry", show(run, new))
+        if p.pte_none(old) and new != run.not_present_after(old):
+            return Breach(i, show(run, run.not_present_after(old)), show(run, new))
+        if p.pte_softleaf(old) and p.pte_present(new):
+            return Breach(i, show(run, run.not_present_after(old)), show(run, new))
+    return None
+
+
+def softleaf_kept(run: Run) -> Breach | None:
+    """Entries that are not present become what spec 6.7 says of them, and nothing else."""
+    for i in run.called:
+        old, new = run.before[i], run.after[i]
+        if p.pte_softleaf(old) and not p.pte_present(new) and new != run.not_present_after(old):
+            return Breach(i, show(run, run.not_present_after(old)), show(run, new))
+    return None
+
+
+def preserved(run: Run) -> Breach | None:
+    """Each entry keeps its frame and gets its new protection, bit for bit but W, A/D and CONT (rule 5)."""
+    for i in run.called:
+        if run.skipped(i) and p.pte_present(run.before[i]) and not _left_alone(run, i):
+            return Breach(i, f"{show(run, run.before[i])}, which prot_numa skips", show(run, run.after[i]))
+    for i in _changed(run):
+        want = run.present_after(i)
+        if (want ^ run.after[i]) & ~(AD_BITS | b.PTE_WRITE):
+            return Breach(i, show(run, want), show(run, run.after[i]))
+    return None
+
+
+def _upgrades(run: Run) -> Iterator[int]:
+    """Entries whose WRITE TRY_CHANGE_WRITABLE decides."""
+    if run.cp_flags & b.MM_CP_TRY_CHANGE_WRITABLE:
+        yield from (i for i in _changed(run) if not p.pte_write(run.present_after(i)))
+
+
+def exclusive(run: Run) -> Breach | None:
+    """In a private mapping WRITE is given to an entry exactly if its own page is PageAnonExclusive (rule 4)."""
+    if run.vm_flags & b.VM_SHARED:
+        return None
+    for i in _upgrades(run):
+        want = run.may_be_writable(i) and run.exclusive(i)
+        if p.pte_write(run.after[i]) != want:
+            page = "is PageAnonExclusive" if run.exclusive(i) else "is not PageAnonExclusive"
+            return Breach(
+                i, f"{'WRITE' if want else 'no WRITE'}: page {run.pfn(run.before[i]):#x} {page}", show(run, run.after[i])
+            )
+    return None
+
+
+def shared_write(run: Run) -> Breach | None:
+    """With writenotify WRITE is given to dirty entries, and else only with a dirty one in the unit (spec 7.10)."""
+    if not run.vm_flags & b.VM_SHARED:
+        return None
+    for i in _upgrades(run):
+        must = run.may_be_writable(i) and run.must(i) & SOILED
+        may = run.may_be_writable(i) and run.spread(i) & SOILED
+        if p.pte_write(run.after[i]) and not may:
+            return Breach(i, "no WRITE: no entry of its unit is dirty", show(run, run.after[i]))
+        if must and not p.pte_write(run.after[i]):
+            return Breach(i, "WRITE: the entry is dirty", show(run, run.after[i]))
+    return None
+
+
+def write_kept(run: Run) -> Breach | None:
+    """Without TRY_CHANGE_WRITABLE, or with WRITE in the new protection, WRITE is that of the new protection."""
+    asked = set(_upgrades(run))
+    for i in _changed(run):
+        want = p.pte_write(run.present_after(i))
+        if i not in asked and p.pte_write(run.after[i]) != want:
+            return Breach(i, "WRITE" if want else "no WRITE", show(run, run.after[i]))
+    return None
+
+
+def _touched(run: Run) -> Iterator[int]:
+    """Entries that are changed, or whose block the edge of the range cuts."""
+    low, high = run.rounded
+    for i in range(low, min(high, len(run.before))):
+        if (run.handled(i) or i not in run.called) and p.pte_present(run.before[i]) and p.pte_present(run.after[i]):
+            yield i
+
+
+def ad_kept(run: Run) -> Breach | None:
+    """No entry loses AF or its dirtiness (rule 6, I-13)."""
+    for i in _touched(run):
+        lost = run.must(i) & ~run.ad(run.after[i])
+        if lost:
+            return Breach(i, "dirty, as before" if lost & SOILED else "young, as before", show(run, run.after[i]))
+    return None
+
+
+def ad_spread(run: Run) -> Breach | None:
+    """AF and dirtiness come from the entry, its unit or its contpte block only (spec 7.10)."""
+    for i in _touched(run):
+        new = run.after[i]
+        may = run.spread(i) | SOILED * (run.machine.mkwrite_always and p.pte_write(new) and i in run.called)
+        gained = run.ad(new) & ~may
+        if gained != CLEAN:
+            return Breach(i, "clean" if gained & SOILED else "old", show(run, new))
+    return None
+
+
+def dirty_state(run: Run) -> Breach | None:
+    """WRITE, RDONLY and DIRTY are one of the states of spec 2.1 (I-2, I-3)."""
+    for i in _touched(run):
+        new = run.after[i]
+        if p.pte_write(new) and p.pte_rdonly(new) and p.pte_sw_dirty(new):
+            return Breach(i, "RDONLY clear, for the entry is writable and dirty", show(run, new))
+        if not p.pte_write(new) and not p.pte_rdonly(new):
+            return Breach(i, "RDONLY set, for the entry is not writable", f"word {new:#018x}")
+    return None
+
+
+def contpte(run: Run) -> Breach | None:
+    """A folded block is whole: frames aligned and consecutive in one folio, all flags but A/D equal (I-4)."""
+    n, shift, pages = run.machine.cont_ptes, run.machine.page_shift, run.world.pages
+    for first in range(0, len(run.after), n):
+        block = run.after[first : first + n]
+        if not any(map(p.pte_valid_cont, block)):
+            continue
+        head = p.pte_pfn(shift, block[0])
+        at = head - PFN0
+        large = 0 <= at < len(pages) and 1 << (pages[at] & b.PG_ORDER_MASK) >= n
+        whole = all(p.pte_valid_cont(w) and p.pte_pfn(shift, w) == head + k for k, w in enumerate(block))
+        like = all(not (p.pte_pgprot(shift, w) ^ p.pte_pgprot(shift, block[0])) & ~(AD_BITS ^ b.PTE_CONT) for w in block)
+        if not (run.machine.contpte and large and head % n == 0 and whole and like and not p.pte_special(block[0])):
+            text = draw(np.array(block, np.uint64), run.machine, fields="pfn")
+            return Breach(first, "a block that is unfolded, or one aligned and uniform piece of a folio", text)
+    return None
+
+
+def cont_valid(run: Run) -> Breach | None:
+    """CONT is set on VALID entries only, since 7.3 (I-5)."""
+    for i, word in enumerate(run.after):
+        if p.pte_cont(word) and p.pte_present(word) and not p.pte_valid(word) and not run.machine.paint_invalid:
+            return Breach(i, "no CONT on an entry that is not VALID", show(run, word))
+    return None
+
+
+def flush(run: Run) -> Breach | None:
+    """The gather covers every entry that was VALID and whose rights changed; before 6.19 every entry (rule 8)."""
+    low, high = run.gathered or (0, 0)
+    for i in _changed(run):
+        old, new = run.before[i], run.after[i]
+        changed = (old ^ new) & b.PTE_CHG_MASK
+        # hardware and gathering only ever clear RDONLY of a writable entry
+        harmless = not changed or (changed == b.PTE_RDONLY and not p.pte_rdonly(new))
+        if run.machine.needs_flush and (not p.pte_valid(old) or harmless):
+            continue
+        if not low <= i << run.machine.page_shift < high:
+            size = run.machine.page_shift
+            got = f"entries [{low >> size}, {high >> size}) are flushed" if run.gathered else "nothing is flushed"
+            return Breach(i, f"a flush of entry {i}: {show(run, old)} became {show(run, new)}", got)
+    return None
+
+
+def returned(run: Run) -> Breach | None:
+    """The call returns the entries it dealt with, and those that are not present and changed (rule 9)."""
+    absent = [run.before[i] for i in run.called if not p.pte_present(run.before[i])]
+    want = sum(map(run.handled, run.called)) + sum(run.not_present_after(word) != word for word in absent)
+    return None if run.pages == want else Breach(-1, f"return value {want}", str(run.pages))
+
+
+def counts(run: Run) -> Breach | None:
+    """What is counted adds up: accesses, units, conversions, gathers, batches."""
+    c, m, n = run.counters, run.machine, run.machine.cont_ptes
+    absent = [run.before[i] for i in run.called if not p.pte_present(run.before[i])]
+    handled = sum(map(run.handled, run.called))
+    stored = [run.not_present_after(word) for word in absent if run.not_present_after(word) != word]
+    moved = (c["folds"] + c["unfolds"]) * n
+    batches = sum(value for kind, _, value in run.events if kind == 11)
+    low, high = run.gathered or (run.world.start << m.page_shift,) * 2
+    sums = {
+        "pte_xchg = entries + conversions * CONT_PTES": c["pte_xchg"] == handled + moved,
+        "pte_writes = entries + stored + conversions * CONT_PTES": c["pte_writes"] == handled + len(stored) + moved,
+        "pte_cmpxchg = 0": c["pte_cmpxchg"] == 0,
+        "set_ptes = commits + stored": c["set_ptes"] == c["prot_commit"] + sum(word != 0 for word in stored),
+        "folds <= fold_tries": c["folds"] <= c["fold_tries"],
+        "unfolds = unfold_calls": c["unfolds"] == c["unfold_calls"],
+        "prot_start <= prot_commit <= entries": c["prot_start"] <= c["prot_commit"] <= handled,
+        "gather_calls <= prot_commit": c["gather_calls"] <= c["prot_commit"],
+        "n_subs = prot_commit, or 0": c["n_subs"] in (0, c["prot_commit"]),
+        "batches add up to the entries, or none is recorded": batches in (0, handled),
+        "the flush stays in the range": run.world.start << m.page_shift <= low <= high <= run.world.end << m.page_shift,
+    }
+    for claim, holds in sums.items():
+        if not holds:
+            return Breach(-1, claim, ", ".join(f"{name} {c[name]}" for name in c if name in claim) or f"{batches} in batches")
+    return None
+
+
+def convert_flush(run: Run) -> Breach | None:
+    """Each contpte conversion flushes its block once, unless the CPU needs no break-before-make (spec 3.4)."""
+    c = run.counters
+    want = 0 if run.machine.elides_bbm else c["folds"] + c["unfolds"]
+    if c["convert_tlbi"] == want and c["convert_tlbi_pages"] == want * run.machine.cont_ptes:
+        return None
+    return Breach(-1, f"{want} flushes of {run.machine.cont_ptes} pages", f"{c['convert_tlbi']}, {c['convert_tlbi_pages']} pages")
+
+
+def hardware(run: Run) -> Breach | None:
+    """What hardware sets while the call runs is in the table afterwards (rule 6, spec 8.9)."""
+    for i in range(len(run.after)):
+        lost = run.set_by_hardware(i) & ~run.ad(run.after[i])
+        if lost:
+            return Breach(
+                i, "dirty, for it was written to" if lost & SOILED else "young, for it was accessed", show(run, run.after[i])
+            )
+    return None

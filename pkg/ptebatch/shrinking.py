@@ -1,0 +1,227 @@
+"""A world that breaks a law, made as small as it goes.
+
+Every step takes something away, and none gives back what another took; so it ends.
+What must hold of a start still holds: folded blocks are whole (I-4), and a page that
+is mapped with WRITE stays exclusive (I-6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from . import bits as b
+from .core.check import Checker
+from .counterexample import judged
+from .small import CHANGES, PFN0, SmallWorld
+
+__all__ = ["shrink"]
+
+
+def shrink(checker: Checker, world: SmallWorld, law: int) -> SmallWorld:
+    """Return the smallest world near this one that breaks the same law.
+
+    Parameters
+    ----------
+    checker : Checker
+        Of the strategy.
+    world : SmallWorld
+    law : int
+        Number of the law.
+
+    Returns
+    -------
+    SmallWorld
+        No single step of `_steps` leads from it to another that breaks the law.
+    """
+
+    error = type(judged(checker, world)[1].error)
+
+    def breaks(candidate: SmallWorld) -> bool:
+        found, run = judged(checker, candidate)
+        return found == law and type(run.error) is error
+
+    while True:
+        smaller = next((w for step in _STEPS for w in step(world) if w != world and breaks(w)), None)
+        if smaller is None:
+            return world
+        world = smaller
+
+
+def _put(world: SmallWorld, words: dict[int, int]) -> SmallWorld:
+    """Replace words; blocks that can no longer be folded are unfolded."""
+    ptes = list(world.ptes)
+    for i, word in words.items():
+        ptes[i] = word
+    n = world.machine.cont_ptes
+    world = replace(world, ptes=tuple(ptes))
+    for first in range(0, len(ptes), n):
+        if any(w & b.PTE_CONT for w in ptes[first : first + n]) and not _foldable(world, first):
+            ptes[first : first + n] = [w & ~b.PTE_CONT if w & (b.PTE_VALID | b.PTE_NG) else w for w in ptes[first : first + n]]
+    return replace(world, ptes=tuple(ptes))
+
+
+def _foldable(world: SmallWorld, first: int) -> bool:
+    n, shift = world.machine.cont_ptes, world.machine.page_shift
+    block = world.ptes[first : first + n]
+    loose = b.PTE_AF | b.PTE_DIRTY | b.PTE_RDONLY
+    if not all(w & b.PTE_VALID and not w & b.PTE_SPECIAL for w in block):
+        return False
+    at = (block[0] & ((1 << b.PTE_ADDR_END) - 1)) >> shift
+    whole = all(not (w ^ (block[0] + (k << shift))) & ~loose for k, w in enumerate(block))
+    page = at - PFN0
+    return whole and at % n == 0 and 0 <= page < len(world.pages) and 1 << (world.pages[page] & b.PG_ORDER_MASK) >= n
+
+
+def _fewer_entries(world: SmallWorld) -> Iterator[SmallWorld]:
+    n = world.machine.cont_ptes
+    for first in range(0, len(world.ptes), n):
+        if any(world.ptes[first : first + n]):
+            yield _put(world, dict.fromkeys(range(first, first + n), 0))
+    for i, word in enumerate(world.ptes):
+        if word:
+            yield _put(world, {i: 0})
+
+
+def _shorter_range(world: SmallWorld) -> Iterator[SmallWorld]:
+    if world.end - world.start > 1:
+        yield replace(world, start=world.start + 1)
+        yield replace(world, end=world.end - 1)
+
+
+def _unfolded(world: SmallWorld) -> Iterator[SmallWorld]:
+    n = world.machine.cont_ptes
+    for first in range(0, len(world.ptes), n):
+        block = range(first, first + n)
+        if any(world.ptes[i] & b.PTE_CONT for i in block):
+            yield _put(world, {i: world.ptes[i] & ~b.PTE_CONT for i in block})
+
+
+def _at_the_start(world: SmallWorld) -> Iterator[SmallWorld]:
+    used = [i for i, word in enumerate(world.ptes) if word]
+    for by in range(min([world.start, *used]), 0, -1):
+        moved = replace(world, ptes=world.ptes[by:] + (0,) * by, start=world.start - by, end=world.end - by)
+        yield _put(moved, {})
+
+
+def _lower_frames(world: SmallWorld) -> Iterator[SmallWorld]:
+    """All frames lower by whole folios of the largest order, so that every alignment stays."""
+    heads = _heads(world)
+    if not heads:
+        return
+    size = max(world.machine.ptrs_per_pte, *(1 << (world.pages[head] & b.PG_ORDER_MASK) for head in heads))
+    by = heads[0] // size * size
+    if by:
+        shift, read = world.machine.page_shift, world.machine.swp_migration_read
+        words = list(world.ptes)
+        for i, word in enumerate(words):
+            if word & (b.PTE_VALID | b.PTE_NG):
+                words[i] -= by << shift
+            elif read <= word >> b.SWP_TYPE_SHIFT & b.SWP_TYPE_MASK <= read + 2:
+                words[i] -= by << b.SWP_OFFSET_SHIFT
+        yield replace(world, ptes=tuple(words), pages=world.pages[by:] + (0,) * by)
+
+
+def _simpler_change(world: SmallWorld) -> Iterator[SmallWorld]:
+    for change in CHANGES.values():
+        if change == world.change:
+            return
+        yield replace(world, change=change)
+
+
+def _smaller_folios(world: SmallWorld) -> Iterator[SmallWorld]:
+    for head in _heads(world):
+        order = world.pages[head] & b.PG_ORDER_MASK
+        if order:
+            pages = list(world.pages)
+            for at in range(head, head + (1 << order)):
+                pages[at] -= 1  # the order is the low bits
+            yield _put(replace(world, pages=tuple(pages)), {})
+
+
+def _simpler_pages(world: SmallWorld) -> Iterator[SmallWorld]:
+    mapped = {pfn - PFN0 for pfn in world.frames()}
+    for head in _heads(world):
+        order = world.pages[head] & b.PG_ORDER_MASK
+        folio = range(head, head + (1 << order))
+        for flag in (b.PG_MAPPED_SHARED, b.PG_NUMA_SKIP):
+            if world.pages[head] & flag:
+                yield _flags(world, folio, flag)
+        others = [at for at in folio if at not in mapped and world.pages[at] & b.PG_ANON_EXCLUSIVE]
+        if others:
+            yield _flags(world, others, b.PG_ANON_EXCLUSIVE)
+        for at in folio:
+            if world.pages[at] & b.PG_ANON_EXCLUSIVE and not _writable(world, at + PFN0):
+                yield _flags(world, [at], b.PG_ANON_EXCLUSIVE)
+
+
+def _flags(world: SmallWorld, which: Iterable[int], flag: int) -> SmallWorld:
+    pages = list(world.pages)
+    for at in which:
+        pages[at] &= ~flag
+    return replace(world, pages=tuple(pages))
+
+
+def _heads(world: SmallWorld) -> list[int]:
+    """First frames of the folios that are mapped, counted from `PFN0`."""
+    found = []
+    for pfn in world.frames():
+        at = pfn - PFN0
+        if 0 <= at < len(world.pages):
+            order = world.pages[at] & b.PG_ORDER_MASK
+            found.append(at >> order << order)
+    return sorted(set(found))
+
+
+def _writable(world: SmallWorld, pfn: int) -> bool:
+    """Some entry maps this frame with WRITE: in a private mapping its page must stay exclusive (I-6)."""
+    shift = world.machine.page_shift
+    words = (w for w in world.ptes if w & (b.PTE_VALID | b.PTE_NG) and w & b.PTE_WRITE)
+    return any((w & ((1 << b.PTE_ADDR_END) - 1)) >> shift == pfn for w in words)
+
+
+def _default_dirty(word: int) -> int:
+    """Clean, or dirty in hardware if writable: what the notation takes for granted."""
+    return word & ~(b.PTE_DIRTY | b.PTE_RDONLY) | b.PTE_RDONLY * (not word & b.PTE_WRITE)
+
+
+def _no_exec(word: int) -> int:
+    return word | b.PTE_UXN * bool(word & b.PTE_USER)
+
+
+def _read_only(word: int) -> int:
+    return word if word & b.PTE_DIRTY else word & ~b.PTE_CHG_MASK | b.PAGE_READONLY & b.PTE_CHG_MASK
+
+
+#: the same present entry with one thing less to tell
+_PLAINER: tuple[Callable[[int], int], ...] = (
+    lambda word: word & ~(b.PTE_UFFD | b.PTE_GP),
+    lambda word: word | b.PTE_AF,
+    lambda word: word & ~b.PTE_DIRTY,
+    _default_dirty,
+    _no_exec,
+    _read_only,
+)
+
+
+def _simpler_entries(world: SmallWorld) -> Iterator[SmallWorld]:
+    n = world.machine.cont_ptes
+    here = {i: word for i, word in enumerate(world.ptes) if word & (b.PTE_VALID | b.PTE_NG)}
+    for plainer in _PLAINER:
+        yield _put(world, {i: plainer(word) for i, word in here.items()})
+    for i, word in enumerate(world.ptes):
+        if not word & (b.PTE_VALID | b.PTE_NG):
+            yield _put(world, {i: word & ~(b.PTE_SWP_UFFD | b.PTE_SWP_EXCLUSIVE)})
+            continue
+        for plainer in _PLAINER:
+            yield _put(world, {i: plainer(word)})
+            if word & b.PTE_CONT and word & b.PTE_VALID:
+                yield _put(world, {j: plainer(world.ptes[j]) for j in range(i // n * n, i // n * n + n)})
+
+
+_Step = Callable[[SmallWorld], Iterator[SmallWorld]]
+#: what makes a world smaller, the most first; each takes something away that no other gives back
+_STEPS: tuple[_Step, ...] = (
+    _fewer_entries, _shorter_range, _unfolded, _at_the_start, _lower_frames, _simpler_change, _smaller_folios, _simpler_pages,
+    _simpler_entries,
+)  # fmt: skip

@@ -1,0 +1,288 @@
+"""A small world as plain values: one leaf table, its folios, and one protection change.
+
+The checker's search works on arrays; what it finds becomes a `SmallWorld`, which
+reads back from its own text and can be built as an ``ptebatch.MM``. Kernel
+counterpart of `CHANGES`: the callers of change_protection() in mm/mprotect.c,
+mm/mempolicy.c and mm/userfaultfd.c (spec 6.6, 6.7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import bits as b
+from .errors import LayoutError, closest
+from .machine import Machine
+from .notation import FIELDS, draw, parse
+
+if TYPE_CHECKING:
+    from .core.mm import MM
+
+__all__ = ["CHANGES", "PFN0", "Change", "SmallWorld", "small_machine"]
+
+#: first page frame of a small world; as the compiled checker has it
+PFN0 = 1024
+_R, _RW, _RX, _RWX = b.VM_READ, b.VM_READ | b.VM_WRITE, b.VM_READ | b.VM_EXEC, b.VM_READ | b.VM_WRITE | b.VM_EXEC
+_TRY, _NUMA, _WP, _RESOLVE = (
+    b.MM_CP_TRY_CHANGE_WRITABLE, b.MM_CP_PROT_NUMA, b.MM_CP_UFFD_WP, b.MM_CP_UFFD_WP_RESOLVE,
+)  # fmt: skip
+_SH, _ARMED = b.VM_SHARED, b.VM_UFFD_WP
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One protection change, as change_protection() is called for it.
+
+    Parameters
+    ----------
+    name, summary : str
+    vm_flags, newprot, cp_flags : int
+        VM_* flags at the time of the call, new page protection, MM_CP_* flags.
+    anon : bool
+        vma_is_anonymous().
+    """
+
+    name: str
+    summary: str
+    vm_flags: int
+    newprot: int
+    cp_flags: int = 0
+    anon: bool = True
+
+
+_ROWS = (
+    Change("ro", "mprotect(PROT_READ), private anonymous", _R, b.PAGE_READONLY),
+    Change("rw", "mprotect(PROT_READ | PROT_WRITE), private anonymous", _RW, b.PAGE_READONLY, _TRY),
+    Change("none", "mprotect(PROT_NONE), private anonymous", 0, b.PAGE_NONE),
+    Change("rx", "mprotect(PROT_READ | PROT_EXEC), private anonymous", _RX, b.PAGE_READONLY_EXEC),
+    Change("rwx", "mprotect(PROT_READ | PROT_WRITE | PROT_EXEC), private anonymous", _RWX, b.PAGE_READONLY_EXEC, _TRY),
+    Change("rw-file", "mprotect(PROT_READ | PROT_WRITE), private file mapping", _RW, b.PAGE_READONLY, _TRY, False),
+    Change("numa", "change_prot_numa(), private anonymous", _RW, b.PAGE_NONE, _NUMA),
+    Change("uffd-wp", "userfaultfd write-protection, private anonymous", _RW | _ARMED, b.PAGE_READONLY, _WP),
+    Change("uffd-resolve", "its end, private anonymous", _RW | _ARMED, b.PAGE_READONLY, _RESOLVE | _TRY),
+    Change("ro-shared", "mprotect(PROT_READ), shared", _R | _SH, b.PAGE_READONLY, 0, False),
+    Change("rw-shared", "mprotect(PROT_READ | PROT_WRITE), shared without writenotify", _RW | _SH, b.PAGE_SHARED, 0, False),
+    Change("none-shared", "mprotect(PROT_NONE), shared", _SH, b.PAGE_NONE, 0, False),
+    Change("rw-notify", "mprotect(PROT_READ | PROT_WRITE), shared with writenotify", _RW | _SH, b.PAGE_READONLY, _TRY, False),
+    Change("uffd-wp-shared", "userfaultfd write-protection, shared", _RW | _SH | _ARMED, b.PAGE_READONLY, _WP, False),
+    Change("uffd-resolve-shared", "its end, shared", _RW | _SH | _ARMED, b.PAGE_READONLY, _RESOLVE | _TRY, False),
+)
+
+#: every protection change of a small world, by name
+CHANGES: Mapping[str, Change] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def small_machine(machine: Machine, cont_ptes: int = 4, ptrs_per_pte: int = 8) -> Machine:
+    """Return a machine with a small geometry: itself if its tables are that small already."""
+    if machine.ptrs_per_pte <= ptrs_per_pte and machine.cont_ptes <= cont_ptes:
+        return machine
+    return replace(machine, cont_ptes=cont_ptes, ptrs_per_pte=ptrs_per_pte)
+
+
+_FOLIO = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+):([0-9]+)=([esf]+)((?:,numa-skip|,mapped-shared)*)")
+_CALL = re.compile(r"([\w-]+) \[([0-9]+), ([0-9]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallWorld:
+    """One leaf table, the metadata of its frames, and one call.
+
+    Parameters
+    ----------
+    machine : Machine
+        At most 32 entries a table.
+    ptes : tuple of int
+        Words, one an entry of the table.
+    pages : tuple of int
+        Metadata bytes (``ptebatch.bits.PG_*``) of the frames from `PFN0` on.
+    start, end : int
+        Entries of the call, end excluded.
+    change : Change
+        What the call does.
+    """
+
+    machine: Machine
+    ptes: tuple[int, ...]
+    pages: tuple[int, ...]
+    start: int
+    end: int
+    change: Change
+
+    @property
+    def call(self) -> tuple[int, int, int, int, int, bool]:
+        """The call as ``ptebatch.core.check.Checker`` takes it."""
+        how = self.change
+        return self.start, self.end, how.vm_flags, how.newprot, how.cp_flags, how.anon
+
+    # ---- text ----
+
+    @classmethod
+    def parse(cls, machine: Machine | str, strip: str, *, folios: str = "", call: str) -> SmallWorld:
+        """Read a world from its text.
+
+        Parameters
+        ----------
+        machine : Machine or str
+            A string is read by ``Machine.parse``.
+        strip : str
+            The table, see ``ptebatch.notation``; entries before its first index and
+            after its last entry are none.
+        folios : str
+            ``HEAD:ORDER=PAGES[,numa-skip][,mapped-shared]`` for each, separated by
+            blanks; a letter for each page: ``e`` PageAnonExclusive, ``s`` not, ``f``
+            a page of a file. Frames of no folio are single pages of a file.
+        call : str
+            Name of `CHANGES` and entries: ``rw [1, 3)``.
+
+        Raises
+        ------
+        PtebatchError
+            Text that is none of this.
+
+        Examples
+        --------
+        >>> text = "RO,n,pfn=0x401.. x2"
+        >>> SmallWorld.parse("7.3,cont_ptes=4,ptrs_per_pte=8", text, folios="0x400:2=sese", call="rw [0, 2)").folios()
+        '0x400:2=sese'
+        """
+        if isinstance(machine, str):
+            machine = Machine.parse(machine)
+        row = parse(strip, machine)
+        room = machine.ptrs_per_pte - row.first_idx - len(row.ptes)
+        if room < 0 or machine.ptrs_per_pte > 32:
+            raise LayoutError(
+                f"the strip's {len(row.ptes)} entries do not fit a table of {machine.ptrs_per_pte} (at most 32) entries"
+            )
+        ptes = (0,) * row.first_idx + tuple(map(int, row.ptes)) + (0,) * room
+        start, end, change = _read_call(call, machine)
+        return cls(machine, ptes, _read_folios(folios), start, end, change)
+
+    def folios(self) -> str:
+        """The folios that entries map, as `parse` reads them."""
+        told: dict[int, str] = {}
+        for pfn in self.frames():
+            at = pfn - PFN0
+            if not 0 <= at < len(self.pages):
+                continue
+            order = self.pages[at] & b.PG_ORDER_MASK
+            head = at >> order << order
+            letters = "".join(map(_letter, self.pages[head : head + (1 << order)]))
+            flags = ",numa-skip" * bool(self.pages[head] & b.PG_NUMA_SKIP) + ",mapped-shared" * bool(
+                self.pages[head] & b.PG_MAPPED_SHARED
+            )
+            told[head] = f"{head + PFN0:#x}:{order}={letters}{flags}"
+        return " ".join(told[head] for head in sorted(told))
+
+    def frames(self) -> list[int]:
+        """Frames that present and migration entries name."""
+        shift, read = self.machine.page_shift, self.machine.swp_migration_read
+        found = []
+        for word in self.ptes:
+            if word & (b.PTE_VALID | b.PTE_NG):
+                if not word & b.PTE_SPECIAL:
+                    found.append((word & ((1 << b.PTE_ADDR_END) - 1)) >> shift)
+            elif read <= word >> b.SWP_TYPE_SHIFT & b.SWP_TYPE_MASK <= read + 2:
+                found.append(word >> b.SWP_OFFSET_SHIFT & ((1 << 48 - shift) - 1))
+        return found
+
+    def exclusive(self, low: int, high: int) -> NDArray[np.bool_]:
+        """PageAnonExclusive of the page of each entry in [low, high)."""
+        shift = self.machine.page_shift
+        found = np.zeros(high - low, np.bool_)
+        for i, word in enumerate(self.ptes[low:high]):
+            at = ((word & ((1 << b.PTE_ADDR_END) - 1)) >> shift) - PFN0
+            if word & (b.PTE_VALID | b.PTE_NG) and 0 <= at < len(self.pages):
+                found[i] = bool(self.pages[at] & b.PG_ANON_EXCLUSIVE)
+        return found
+
+    def shown(self) -> tuple[int, int]:
+        """Entries worth drawing: the blocks with anything in them, or in the called range."""
+        n = self.machine.cont_ptes
+        used = [i for i, word in enumerate(self.ptes) if word] + [self.start, self.end - 1]
+        return min(used) // n * n, max(used) // n * n + n
+
+    def strip(self) -> str:
+        """The table as text, which `parse` reads."""
+        low, high = self.shown()
+        return self.draw(self.ptes[low:high], self.needed())
+
+    def draw(self, words: Sequence[int], fields: str) -> str:
+        """Words of the shown entries as a strip."""
+        low, high = self.shown()
+        flags = self.exclusive(low, high) if "exclusive" in fields else None
+        return draw(np.array(words, np.uint64), self.machine, first_idx=low, exclusive=flags, fields=fields)
+
+    def needed(self) -> str:
+        """Fields of the notation without which the table would read back otherwise."""
+        low, high = self.shown()
+        words = np.array(self.ptes[low:high], np.uint64)
+
+        def lost(names: list[str]) -> int:
+            back = parse(self.draw(self.ptes[low:high], ",".join(names)), self.machine).ptes
+            return sum(int(bits).bit_count() for bits in words ^ back)
+
+        names = ["pfn"]
+        for name in FIELDS:
+            if lost([*names, name]) < lost(names):
+                names.append(name)
+        return ",".join(names)
+
+    def source(self) -> str:
+        """Python that makes this world."""
+        call = f"{self.change.name} [{self.start}, {self.end})"
+        text = f'"{self.machine}", "{self.strip()}",\n    folios="{self.folios()}", call="{call}"'
+        return f"SmallWorld.parse(\n    {text},\n)"
+
+    # ---- an address space ----
+
+    def build(self) -> MM:
+        """Return an address space with this table at address 0, and these folios."""
+        from .core.mm import MM
+
+        mm = MM(self.machine, pfn_base=PFN0, nr_pages=len(self.pages))
+        mm.pages[:] = self.pages
+        mm.populate(0, self.machine.page_size * self.machine.ptrs_per_pte)
+        mm.leaf(0)[:] = np.array(self.ptes, np.uint64)
+        return mm
+
+
+def _letter(page: int) -> str:
+    return "e" if page & b.PG_ANON_EXCLUSIVE else "s" if page & b.PG_ANON else "f"
+
+
+def _read_call(text: str, machine: Machine) -> tuple[int, int, Change]:
+    found = _CALL.fullmatch(text)
+    if not found:
+        raise LayoutError(f"call {text!r} is not CHANGE [START, END), for example 'rw [0, 2)'")
+    name, start, end = found[1], int(found[2]), int(found[3])
+    if name not in CHANGES:
+        raise LayoutError(f"change {name!r} is unknown; {closest(name, list(CHANGES))}")
+    if not start < end <= machine.ptrs_per_pte:
+        raise LayoutError(f"entries [{start}, {end}) are no range of a table of {machine.ptrs_per_pte} entries")
+    return start, end, CHANGES[name]
+
+
+def _read_folios(text: str) -> tuple[int, ...]:
+    pages = [0] * 128
+    for part in text.split():
+        found = _FOLIO.fullmatch(part)
+        if not found:
+            raise LayoutError(f"folio {part!r} is not HEAD:ORDER=PAGES[,numa-skip][,mapped-shared], for example 0x400:1=es")
+        head, order, letters = int(found[1], 0) - PFN0, int(found[2]), found[3]
+        if order > 6 or len(letters) != 1 << order or head % len(letters) or not 0 <= head <= 128 - len(letters):
+            raise LayoutError(
+                f"folio {part!r} cannot be: give 2^order letters and a naturally aligned frame from {PFN0:#x} to {PFN0 + 127:#x}"
+            )
+        if "f" in letters and set(letters) != {"f"}:
+            raise LayoutError(f"folio {part!r} mixes pages of a file with anonymous ones; give f for all or for none")
+        flags = order | b.PG_NUMA_SKIP * ("numa-skip" in found[4]) | b.PG_MAPPED_SHARED * ("mapped-shared" in found[4])
+        for i, letter in enumerate(letters):
+            pages[head + i] = flags | {"e": b.PG_ANON | b.PG_ANON_EXCLUSIVE, "s": b.PG_ANON, "f": 0}[letter]
+    return tuple(pages)
