@@ -52,6 +52,7 @@ struct unit {
 	int ask;                 /* PageAnonExclusive of every page counts */
 	int gather;
 	uint64_t c[NCOUNT];
+	size_t lo, hi, credit;   /* pages known to be `byte`, and how many more to look at */
 };
 
 static inline vec all(uint64_t x) { return (vec){0} + x; }
@@ -116,6 +117,54 @@ static inline int scattered16(uint64_t *p, const struct twin *t, const struct un
 	for (int k = 0; k < 16; k += W)
 		*(vec *)(p + k) ^= all(u->flip);
 	return 1;
+}
+
+static inline int within16(uint64_t *p, const struct unit *u, uint64_t first, uint64_t last)
+{
+	vec any = all(0), word[16 / W];
+	for (int k = 0; k < 16 / W; k++) {
+		vec x = (word[k] = *(vec *)(p + W * k)) ^ u->in;
+		any |= (x - first) | (last - x);
+	}
+	if (!zero(any & (1ULL << 63 | (PAGE - 1))))
+		return 0;
+	for (int k = 0; k < 16 / W; k++)
+		*(vec *)(p + W * k) = word[k] ^ all(u->flip);
+	return 1;
+}
+
+static inline int same64(const uint8_t *b, uint64_t want)
+{
+	vec differ = all(0);
+	for (int k = 0; k < 64; k += 8 * W)
+		differ |= *(const vec *)(b + k) ^ want;
+	return zero(differ);
+}
+
+/* make the known pages reach this one, if all between are alike */
+static int reach(const struct twin *t, struct unit *u, uint64_t at)
+{
+	const uint64_t want = 0x0101010101010101ULL * u->byte;
+	size_t before = u->hi - u->lo;
+	if (at >= t->nr_pages)
+		return 0;
+	if (!before)
+		u->lo = u->hi = at;
+	while (u->hi <= at && u->credit > u->hi - u->lo - before) {
+		int wide = u->hi + 64 <= t->nr_pages && same64(t->pages + u->hi, want);
+		if (!wide && t->pages[u->hi] != u->byte)
+			break;
+		u->hi += wide ? 64 : 1;
+	}
+	while (u->lo > at && u->credit > u->hi - u->lo - before) {
+		int wide = u->lo >= 64 && same64(t->pages + u->lo - 64, want);
+		if (!wide && t->pages[u->lo - 1] != u->byte)
+			break;
+		u->lo -= wide ? 64 : 1;
+	}
+	before = u->hi - u->lo - before;
+	u->credit -= u->credit < before ? u->credit : before;
+	return u->lo <= at && at < u->hi;
 }
 
 static uint64_t modify(uint64_t p, uint64_t prot)
@@ -183,7 +232,7 @@ static inline size_t folios(const struct twin *t, const struct unit *u, uint64_t
 	return done;
 }
 
-static inline size_t small_pages(struct twin *t, const struct unit *u, uint64_t *p, size_t nr)
+static inline size_t small_pages(struct twin *t, struct unit *u, uint64_t *p, size_t nr)
 {
 	const uint64_t bytes = 0x0101010101010101ULL * u->byte;
 	const uint64_t fold = (u->in ^ u->flip) & VALID;
@@ -199,9 +248,14 @@ static inline size_t small_pages(struct twin *t, const struct unit *u, uint64_t 
 		i += 16;
 		tries += fold && (addr / PAGE + 15) % 16 == 15;
 	}
+	u->credit += 32 * (nr - i);
 	while (i + 16 <= nr) {
-		uint64_t last = (p[i + 15] & ADDR) / PAGE;
-		if (!scattered16(p + i, t, u, outside))
+		uint64_t last = (p[i + 15] & ADDR) / PAGE, base = t->pfn_base;
+		int known = u->hi > u->lo && within16(p + i, u, (base + u->lo) * PAGE, (base + u->hi - 1) * PAGE);
+		if (!known)
+			for (int k = 0; k < 16 && reach(t, u, (p[i + k] & ADDR) / PAGE - base); k++)
+				;
+		if (!known && !scattered16(p + i, t, u, outside))
 			break;
 		i += 16;
 		tries += fold && last % 16 == 15;

@@ -35,8 +35,21 @@ cdef struct frames:
     uint8_t byte
     bint low                   # every address with metadata ends below bit 40, see simd.pxd
 
+# A stretch of page metadata that is one byte throughout: order-0 entries whose frames
+# lie in it need no look at their pages. It grows towards frames that are met, as far
+# as the work already done pays for (CREDIT).
+cdef struct stretch:
+    uint8_t byte
+    size_t lo                  # first page and the one behind the last, from pfn_base
+    size_t hi
+    bint lo_ends               # the page before lo, or at hi, is another
+    bint hi_ends
+    size_t credit              # pages that may be looked at
+    unsigned int idle          # groups of entries in a row that lay outside
+
 cdef struct memo:
     replay_fn replay
+    stretch known
     bint valid
     size_t gain                # entries replayed since it was learnt
     bint uniform               # flags of all entries equal, before and after

@@ -8,10 +8,10 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
-from .memo cimport frames, memo, memo_pend, small_differs
+from .memo cimport frames, memo, memo_pend, small_differs, stretch
 from .mm_struct cimport addr_of
 from .pte cimport pte_addr_mask, pte_t, pte_valid
-from .simd cimport pb_bytes16, pb_flip16, pb_frames16, pb_xor16
+from .simd cimport pb_bytes16, pb_flip16, pb_frames16, pb_same_down, pb_same_up, pb_within16, pb_xor16
 from .strategy cimport walk
 
 cdef extern from *:
@@ -26,6 +26,8 @@ cdef extern from *:
 
 cdef enum:
     LANES = 16
+    CREDIT = 32                # pages to look at for an entry dealt with: as long as the entry takes
+    IDLE = 8                   # groups outside the stretch that show it to be of no use
 
 
 # One unit of LANES or more entries with equal flags: compare and rewrite in one
@@ -135,7 +137,56 @@ cdef inline size_t replay_row(pte_t *p, size_t i, size_t end, const frames *f, u
     return i
 
 
-# the same with frames in any order
+# Let the stretch reach this page; False: it cannot, or not yet.
+cdef bint reach(stretch *k, const frames *f, size_t nr_pages, size_t at) noexcept nogil:
+    cdef size_t most, n
+    if at >= nr_pages:
+        return False
+    if k.lo == k.hi:
+        k.lo = k.hi = at
+        k.lo_ends = k.hi_ends = False
+    if at >= k.hi:
+        most = min(at + 1 - k.hi, k.credit)
+        n = 0 if k.hi_ends else pb_same_up(f.pages + k.hi, most, f.byte)
+        k.hi += n
+        k.hi_ends |= n < most
+    elif at < k.lo:
+        most = min(k.lo - at, k.credit)
+        n = 0 if k.lo_ends else pb_same_down(f.pages + k.lo, most, f.byte)
+        k.lo -= n
+        k.lo_ends |= n < most
+    else:
+        return True
+    k.credit -= n
+    return k.lo <= at < k.hi
+
+
+# let it reach the frames of LANES entries
+cdef bint reach16(stretch *k, const frames *f, size_t nr_pages, const pte_t *p) noexcept nogil:
+    cdef size_t j
+    for j in range(LANES):
+        if (p[j] & ~f.mask) != f.flags or not reach(k, f, nr_pages, ((p[j] & f.mask) >> f.shift) - f.base):
+            return False
+    return True
+
+
+# the same with frames in any order, inside the stretch
+cdef inline size_t replay_within(
+        pte_t *p, size_t i, size_t end, const frames *f, const stretch *k, uint64_t *gates) noexcept nogil:
+    cdef uint64_t pfn, first = (f.base + k.lo) << f.shift, last = (f.base + k.hi - 1) << f.shift
+    cdef uint64_t bad = <uint64_t>1 << 63 | ~f.mask & ((<uint64_t>1 << f.shift) - 1)
+    if k.lo == k.hi:
+        return i
+    while i + LANES <= end:
+        pfn = (p[i + LANES - 1] & f.mask) >> f.shift
+        if not pb_within16(p + i, f.flags, first, last, bad, f.flip):
+            break
+        i += LANES
+        gates[0] += ((i - 1) & pfn & f.gate) == f.gate
+    return i
+
+
+# the same, each page looked at
 cdef inline size_t replay_scattered(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates, bint low) noexcept nogil:
     cdef uint64_t pfn
     cdef size_t page0 = <size_t>f.pages - f.base
@@ -146,6 +197,25 @@ cdef inline size_t replay_scattered(pte_t *p, size_t i, size_t end, const frames
         i += LANES
         gates[0] += ((i - 1) & pfn & f.gate) == f.gate
     return i
+
+
+# Inside the stretch as far as it reaches; a group outside it is looked at page by page.
+cdef inline size_t replay_groups(walk *w, memo *m, size_t i, const frames *f, uint64_t *gates) noexcept nogil:
+    cdef stretch *k = &m.known
+    cdef pte_t *p = w.t.leaf
+    cdef size_t end = w.end, next = replay_within(p, i, end, f, k, gates)
+    if next != i:
+        k.idle = 0
+        return next
+    # of no use here: page by page to the end of the table
+    if k.idle < IDLE:
+        if i + LANES <= end and reach16(k, f, w.t.mm.nr_pages, p + i):
+            return replay_within(p, i, end, f, k, gates)
+        k.idle += 1
+        end = min(end, i + LANES)
+    if f.low:
+        return replay_scattered(p, i, end, f, gates, True)
+    return replay_scattered(p, i, end, f, gates, False)
 
 
 # computed once for a remembered unit
@@ -180,15 +250,18 @@ cdef size_t replay_order0(walk *w, memo *m) noexcept nogil:
     if not m.ready:
         m.f = frames_of(w, m)
         m.ready = True
+        if m.known.byte != m.f.byte:
+            m.known.lo = m.known.hi = 0
+            m.known.byte = m.f.byte
     f = m.f
+    # one try a table, however idle
+    m.known.idle = min(m.known.idle, IDLE - 1)
+    m.known.credit += CREDIT * (end - i)
     while i < end:
         if not i & (LANES - 1):
             next = replay_row(p, i, end, &f, &gates)
             if next == i:
-                if f.low:
-                    next = replay_scattered(p, i, end, &f, &gates, True)
-                else:
-                    next = replay_scattered(p, i, end, &f, &gates, False)
+                next = replay_groups(w, m, i, &f, &gates)
             if next != i:
                 i = next
                 continue

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 cdef extern from *:
     """
+    #include <stddef.h>
     #include <string.h>
     #define PB_INLINE static inline __attribute__((always_inline))
     #if defined(__AVX__)
@@ -86,7 +87,56 @@ cdef extern from *:
         pb_xor16(p, flip);
         return 1;
     }
+
+    /* Are 16 words `flags` with frames at addresses `first` to `last`? Then flip them. `bad`:
+       bit 63, set by a difference below zero, and the bits below a page. */
+    PB_INLINE int pb_within16(uint64_t *p, uint64_t flags, uint64_t first, uint64_t last, uint64_t bad, uint64_t flip) {
+        pb_vec any = pb_all(0), word[16 / PB_W];
+        PB_EACH(k) {
+            pb_vec x = (word[k / PB_W] = PB_AT(p, k)) ^ flags;
+            any |= (x - first) | (last - x);
+        }
+        if (!pb_zero(any & bad))
+            return 0;
+        PB_EACH(k) PB_AT(p, k) = word[k / PB_W] ^ flip;
+        return 1;
+    }
+
+    /* how many bytes from `p` on are `byte`, at most `most` */
+    static inline size_t pb_same_up(const uint8_t *p, size_t most, uint8_t byte) {
+        const uint64_t want = 0x0101010101010101ULL * byte;
+        size_t n = 0;
+        for (; n + 64 <= most; n += 64) {
+            pb_vec differ = pb_all(0);
+            for (size_t k = 0; k < 64; k += 8 * PB_W)
+                differ |= *(const pb_vec *)(p + n + k) ^ want;
+            if (!pb_zero(differ))
+                break;
+        }
+        while (n < most && p[n] == byte)
+            n++;
+        return n;
+    }
+
+    /* how many bytes before `p` are `byte`, at most `most` */
+    static inline size_t pb_same_down(const uint8_t *p, size_t most, uint8_t byte) {
+        const uint64_t want = 0x0101010101010101ULL * byte;
+        size_t n = 0;
+        for (; n + 64 <= most; n += 64) {
+            pb_vec differ = pb_all(0);
+            for (size_t k = 0; k < 64; k += 8 * PB_W)
+                differ |= *(const pb_vec *)(p - n - 64 + k) ^ want;
+            if (!pb_zero(differ))
+                break;
+        }
+        while (n < most && p[-1 - (ptrdiff_t)n] == byte)
+            n++;
+        return n;
+    }
     """
+    bint pb_within16(uint64_t *p, uint64_t flags, uint64_t first, uint64_t last, uint64_t bad, uint64_t flip) noexcept nogil
+    size_t pb_same_up(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
+    size_t pb_same_down(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
     bint pb_flip16(uint64_t *p, uint64_t want, uint64_t step, uint64_t flip) noexcept nogil
     void pb_xor16(uint64_t *p, uint64_t flip) noexcept nogil
     bint pb_bytes16(const uint8_t *p, uint64_t want) noexcept nogil
