@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from .checker_report import ContChanges, Report
 from .core.check import Checker
-from .counterexample import Counterexample, examine
+from .checker_report import Line
+from .counterexample import Counterexample, examine, left, told
 from .errors import PtebatchError, StrategyError
 from .machine import Machine
 from .randomworlds import random_chunks
@@ -36,8 +37,10 @@ Step = str | Strategy | Callable[[Any], int]
 
 #: seconds that a strategy written in Python is given
 PYTHON_BUDGET = 60.0
-#: random worlds without `exhaustive`, compiled and in Python
-RANDOM, RANDOM_PYTHON = 200_000, 20_000
+#: random worlds of each geometry, compiled and in Python; in Python under a budget, each round
+RANDOM, RANDOM_PYTHON, RANDOM_ROUND = 200_000, 20_000, 4096
+#: entries of a block and of a table of random worlds; the second has the blocks of the 4K granule
+LARGER = ((4, 16), (16, 32))
 #: under a budget: families of which rows of two are tried in full, and growth of a round
 FULL_PAIRS, GROWTH = ("downgrade", "upgrade", "writenotify"), 8
 
@@ -123,16 +126,17 @@ def verify_strategy(
         A registered name, ``module:function`` or ``path.py:function``; a step; a row.
     machine : Machine or str, optional
         Default: kernel 7.3. Tables of more than 8 entries or blocks of more than 4 are
-        replaced by a geometry of 8 and 4 (random worlds: 16 and 4).
+        replaced by a geometry of 8 and 4 (random worlds: 16 and 4, 32 and 16).
     exhaustive : bool
-        Every world of the default size; else random worlds, a few seconds.
+        Every world of the default size, and random larger ones; else random worlds
+        only, a few seconds.
     seed : int
         Of the random worlds, and of the order under a time budget.
     budget : float, optional
         Seconds. Default: none for compiled strategies, 60 for strategies in Python,
         which are a hundred times slower. Under a budget rows of one entry, and the plainest
-        rows of two, are tried in full, then an even sample of all others that grows round
-        by round.
+        rows of two, are tried in full, then random larger worlds and an even sample of all
+        others, which grows round by round.
     progress : callable, optional
         Told what is being done, now and then.
 
@@ -155,7 +159,7 @@ def verify_strategy(
         return search.random(seed, budget)
     if budget is None and resolve(found)[1] == "python":
         budget = PYTHON_BUDGET
-    return search.exhaustive() if budget is None else search.sample(seed, budget)
+    return search.exhaustive(seed) if budget is None else search.sample(seed, budget)
 
 
 class _Search:
@@ -166,15 +170,21 @@ class _Search:
         self.python = resolve(strategy)[1] == "python"
         self.told = 0.0
 
-    def begin(self, machine: Machine, kind: str) -> None:
+    def begin(self, machine: Machine, kind: str, seed: int) -> None:
         self.machine = machine
         self.checker = Checker(machine, self.strategy)
-        self.report = Report(self.name, machine, kind)
+        self.report = Report(self.name, machine, kind, seed)
         self.start = time.perf_counter()
+        #: random worlds of each larger geometry, with a checker for it
+        self.larger = []
+        for sizes in LARGER:
+            other = small_machine(self.wanted, *sizes)
+            if other not in [checker.machine for checker, _ in self.larger]:
+                self.larger.append((Checker(other, self.strategy), random_chunks(other, seed)))
 
     def end(self) -> Report:
         self.report.seconds = time.perf_counter() - self.start
-        self.report.runs = self.checker.runs
+        self.report.runs = self.checker.runs + sum(checker.runs for checker, _ in self.larger)
         return self.report
 
     def say(self, size: int) -> None:
@@ -183,25 +193,27 @@ class _Search:
             self.told = now
             self.progress(f"{self.name}: rows of {size} entries, {self.report.judged:,} worlds in {now - self.start:.0f} s")
 
-    def finish(self, world: SmallWorld, law: int) -> None:
-        """A law is broken: make the world small."""
+    def finish(self, checker: Checker, world: SmallWorld, law: int) -> None:
+        """A law is broken: make the world small. What does not come again is told as it was seen."""
         self.progress(f"{self.name}: found one, making it small")
-        smallest = shrink(self.checker, world, law)
-        self.report.counterexample = examine(self.checker, smallest, self.name) or examine(self.checker, world, self.name)
+        seen = told(world, self.name, law, left(checker, world, law), repeats=False)
+        smallest = shrink(checker, world, law)
+        self.report.counterexample = examine(checker, smallest, self.name) or examine(checker, world, self.name) or seen
+        self.report.complete = False
 
     # ---- every world ----
 
-    def exhaustive(self) -> Report:
-        self.begin(small_machine(self.wanted), "exhaustive")
+    def exhaustive(self, seed: int) -> Report:
+        self.begin(small_machine(self.wanted), "exhaustive", seed)
         self.report.complete = True
         for chunk in chunks(self.machine):
             began = time.perf_counter()
             left = self.sweep(chunk)
             self.report.add(chunk.size, chunk.stands_for, left, chunk.nr, time.perf_counter() - began)
             if self.report.counterexample is not None:
-                self.report.complete = False
-                break
+                return self.end()
             self.say(chunk.size)
+        self.random_worlds(RANDOM)
         return self.end()
 
     def sweep(self, chunk: Chunk) -> int:
@@ -217,7 +229,7 @@ class _Search:
         if seen is not None:
             self.note(chunk, seen)
         if law:
-            self.finish(chunk.world(self.machine, row, call, self.checker.start_ptes), law)
+            self.finish(self.checker, chunk.world(self.machine, row, call, self.checker.start_ptes), law)
         return int(judged)
 
     def note(self, chunk: Chunk, seen: NDArray[np.uint16]) -> None:
@@ -236,8 +248,12 @@ class _Search:
     # ---- an even sample, under a time budget ----
 
     def sample(self, seed: int, budget: float) -> Report:
-        self.begin(small_machine(self.wanted), "sample")
+        self.begin(small_machine(self.wanted), "sample", seed)
+        before = -1
         for round_, chunk in self.rounds():
+            if round_ > before and self.random_worlds(RANDOM_ROUND, budget):
+                break
+            before = round_
             began = time.perf_counter()
             if began - self.start > budget and self.report.judged:
                 break
@@ -278,24 +294,34 @@ class _Search:
         updates = chunk.updates if round_ == 0 or not self.python else 0
         judged, law, _, row = self.checker.each(*chunk.rows(which), tlb=True, hardware=updates)
         if law:
-            self.finish(chunk.world_at(self.machine, int(which[row]), self.checker.start_ptes), law)
+            self.finish(self.checker, chunk.world_at(self.machine, int(which[row]), self.checker.start_ptes), law)
         return int(judged)
 
     # ---- random worlds ----
 
     def random(self, seed: int, budget: float | None) -> Report:
-        self.begin(small_machine(self.wanted, 4, 16), "random")
-        self.report.seed = seed
-        for chunk in random_chunks(self.machine, seed, RANDOM_PYTHON if self.python else RANDOM):
-            began = time.perf_counter()
-            if budget is not None and began - self.start > budget:
-                break
-            judged, law, _, row = self.checker.each(
-                chunk.words, chunk.pages, chunk.calls, chunk.ad, chunk.folds, tlb=True, hardware=chunk.updates
-            )
-            self.report.add(self.machine.ptrs_per_pte, 0, judged, 0, time.perf_counter() - began)
-            if law:
-                self.finish(chunk.world(self.machine, row, row, self.checker.start_ptes), law)
-                break
-            self.say(self.machine.ptrs_per_pte)
+        self.begin(small_machine(self.wanted, *LARGER[0]), "random", seed)
+        self.random_worlds(RANDOM_PYTHON if self.python else RANDOM, budget)
         return self.end()
+
+    def random_worlds(self, worlds: int, budget: float | None = None) -> bool:
+        """Judge so many more of each larger geometry; whether one breaks a law."""
+        for checker, drawn in self.larger:
+            machine = checker.machine
+            line = self.report.larger.setdefault((machine.ptrs_per_pte, machine.cont_ptes), Line())
+            until = line.judged + worlds
+            while line.judged < until:
+                began = time.perf_counter()
+                if budget is not None and began - self.start > budget:
+                    break
+                chunk = next(drawn)
+                judged, law, _, row = checker.each(
+                    chunk.words, chunk.pages, chunk.calls, chunk.ad, chunk.folds, tlb=True, hardware=chunk.updates
+                )
+                line.judged += judged
+                line.seconds += time.perf_counter() - began
+                if law:
+                    self.finish(checker, chunk.world(machine, row, row, checker.start_ptes), law)
+                    return True
+                self.say(machine.ptrs_per_pte)
+        return False

@@ -88,6 +88,8 @@ class Report:
     runs : int
         Calls that were run, those with hardware updates in between included.
     counterexample : Counterexample or None
+    larger : dict
+        Random worlds of larger tables, by entries of a table and of a block.
     """
 
     strategy: str
@@ -100,6 +102,7 @@ class Report:
     seconds: float = 0.0
     runs: int = 0
     counterexample: Counterexample | None = None
+    larger: dict[tuple[int, int], Line] = field(default_factory=dict)
 
     def add(self, size: int, worlds: int, judged: int, total: int, seconds: float) -> None:
         """Count worlds with so many entries in a row."""
@@ -116,18 +119,18 @@ class Report:
 
     @property
     def worlds(self) -> int:
-        """Worlds of the unreduced product that were covered, at least; without `exhaustive`, those judged."""
+        """Worlds of the unreduced product that were covered, at least; of a sample, those judged."""
         return sum(line.worlds or line.judged for line in self.lines.values())
 
     @property
     def judged(self) -> int:
-        """Worlds judged."""
-        return sum(line.judged for line in self.lines.values())
+        """Worlds judged, random larger ones included."""
+        return sum(line.judged for line in (*self.lines.values(), *self.larger.values()))
 
     @property
     def distinct(self) -> int:
-        """Worlds judged: those left of the product after reduction."""
-        return self.judged
+        """Worlds of the product that were judged: those left after reduction."""
+        return sum(line.judged for line in self.lines.values())
 
     def __str__(self) -> str:
         return self.text()
@@ -137,7 +140,8 @@ class Report:
         return "\n".join([self._verdict(), *self._table(), *self._events(), *self._shown()])
 
     def _verdict(self) -> str:
-        geometry = f"tables of {self.machine.ptrs_per_pte} entries, blocks of {self.machine.cont_ptes}"
+        tables = self.larger if self.kind == "random" else {(self.machine.ptrs_per_pte, self.machine.cont_ptes): None}
+        geometry = "; ".join(f"tables of {entries} entries, blocks of {block}" for entries, block in tables)
         if not self.ok:
             return f"{self.strategy} on {self.machine} ({geometry}): a law is broken"
         what = {
@@ -150,24 +154,29 @@ class Report:
         return f"{self.strategy} on {self.machine} ({geometry}): {what[self.kind]}"
 
     def _table(self) -> list[str]:
-        heads = {
-            "exhaustive": ("entries", "worlds", "judged"),
-            "sample": ("entries", "judged", "of"),
-            "random": ("table of", "judged"),
-        }[self.kind]
+        said = f"  {self.seconds:.1f} s, {self.runs:,} runs, hardware updates between their steps included"
+        if self.kind == "random":
+            return [*self._larger(), said]
+        heads = ("entries", "worlds", "judged") if self.kind == "exhaustive" else ("entries", "judged", "of")
         rows = [(*heads, "seconds", "million/min")]
         for size, line in sorted(self.lines.items()):
             rows.append(self._row(str(size), line))
-        total = Line(self.worlds, self.judged, sum(line.total for line in self.lines.values()), self.seconds)
+        total = Line(
+            self.worlds, self.distinct, sum(n.total for n in self.lines.values()), sum(n.seconds for n in self.lines.values())
+        )
         rows.append(self._row("all", total))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return [*table, f"  {self.runs:,} runs, hardware updates between their steps included"]
+        return [*table, *self._larger(), said]
+
+    def _larger(self) -> list[str]:
+        return [
+            f"  {line.judged:,} random worlds, tables of {entries} entries, blocks of {block}: {line.seconds:.1f} s"
+            for (entries, block), line in self.larger.items()
+        ]
 
     def _row(self, name: str, line: Line) -> tuple[str, ...]:
-        cells = {"exhaustive": (line.worlds, line.judged), "sample": (line.judged, line.total), "random": (line.judged,)}[
-            self.kind
-        ]
+        cells = (line.worlds, line.judged) if self.kind == "exhaustive" else (line.judged, line.total)
         speed = line.judged / line.seconds * 60e-6 if line.seconds > 0 else 0.0
         return name, *(f"{cell:,}" for cell in cells), f"{line.seconds:.1f}", f"{speed:.1f}"
 
@@ -196,6 +205,10 @@ class Report:
             "sizes": [
                 {"entries": size, "worlds": n.worlds, "judged": n.judged, "seconds": round(n.seconds, 3)}
                 for size, n in sorted(self.lines.items())
+            ],
+            "larger": [
+                {"entries": entries, "block": block, "judged": line.judged, "seconds": round(line.seconds, 3)}
+                for (entries, block), line in self.larger.items()
             ],
             "events": [
                 {

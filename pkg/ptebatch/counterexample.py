@@ -12,9 +12,10 @@ from .laws import LAWS, Law
 from .laws_run import Breach, Run
 from .notation import diff
 from .small import SmallWorld
+from .strategies import STRATEGIES
 from .trace import KINDS
 
-__all__ = ["Counterexample", "examine", "judged"]
+__all__ = ["Counterexample", "examine", "judged", "left", "told"]
 
 #: hardware updates that are tried in one run when a world is judged by itself
 UPDATES = 2
@@ -33,6 +34,8 @@ class Counterexample:
     run : Run
         What the run left.
     breach : Breach
+    repeats : bool
+        The world breaks the law when it is judged by itself, too.
     """
 
     world: SmallWorld
@@ -40,6 +43,7 @@ class Counterexample:
     law: Law
     run: Run
     breach: Breach
+    repeats: bool = True
 
     def __str__(self) -> str:
         return self.text()
@@ -58,6 +62,7 @@ class Counterexample:
             *self.hardware(),
             f"expected  {self.breach.expected}",
             f"got       {self.breach.got}",
+            *self.alone(),
             "reproduce",
             *(f"  {line}" for line in self.source().splitlines()),
         ]
@@ -101,14 +106,25 @@ class Counterexample:
             found.append(f"hardware  {'writes to' if write else 'accesses'} entry {entry} after the {after} (event {when})")
         return found
 
+    def alone(self) -> list[str]:
+        """What to know of a finding that does not come again."""
+        if self.repeats:
+            return []
+        return ["repeats   no: by itself the world keeps every law, so the step keeps something from one call to the next"]
+
     def source(self) -> str:
-        """Python that judges this world once more."""
+        """Python that judges this world once more; of what does not repeat, the whole search."""
+        strategy = repr(self.strategy)
+        if ":" not in self.strategy and self.strategy not in STRATEGIES:
+            strategy = self.strategy if self.strategy.isidentifier() else "step"  # an object that was given
+        if not self.repeats:
+            return f"from ptebatch.checker import verify_strategy\nprint(verify_strategy({strategy}, machine={str(self.world.machine)!r}))"
         return "\n".join(
             [
                 "from ptebatch.checker import judge",
                 "from ptebatch.small import SmallWorld",
                 f"world = {self.world.source()}",
-                f"print(judge(world, {self.strategy!r}))",
+                f"print(judge(world, {strategy}))",
             ]
         )
 
@@ -125,6 +141,7 @@ class Counterexample:
             "entry": self.breach.entry,
             "expected": self.breach.expected,
             "got": self.breach.got,
+            "repeats": self.repeats,
             "folios": self.world.folios(),
             "call": f"{how.name} [{self.world.start}, {self.world.end})",
             "steps": self.steps(),
@@ -139,8 +156,13 @@ class Counterexample:
 def judged(checker: Checker, world: SmallWorld, *, updates: int = UPDATES) -> tuple[int, Run]:
     """Judge a world by every law: number of the law it breaks, 0 none, and the run."""
     law, _, _ = checker.check(world.ptes, world.pages, world.call, tlb=True, hardware=updates if world.machine.hafdbs else 0)
+    return law, left(checker, world, law)
+
+
+def left(checker: Checker, world: SmallWorld, law: int) -> Run:
+    """What the checker's last run, of this world, left; `law`: the number of the law it broke."""
     stopped, started = checker.walked
-    run = Run(
+    return Run(
         world,
         tuple(int(word) for word in checker.table_ptes),
         checker.pages,
@@ -153,15 +175,16 @@ def judged(checker: Checker, world: SmallWorld, *, updates: int = UPDATES) -> tu
         checker.error,
         law != 24,
     )
-    return law, run
 
 
 def examine(checker: Checker, world: SmallWorld, strategy: str) -> Counterexample | None:
     """Return how a strategy breaks a law in this world, None if it breaks none."""
     number, run = judged(checker, world)
-    if not number:
-        return None
+    return told(world, strategy, number, run) if number else None
+
+
+def told(world: SmallWorld, strategy: str, number: int, run: Run, *, repeats: bool = True) -> Counterexample:
+    """Return the counterexample of a run that breaks a law."""
     law = LAWS[number]
-    return Counterexample(
-        world, strategy, law, run, law.plain(run) or Breach(-1, "the law holds", "the compiled checker says it does not")
-    )
+    breach = law.plain(run) or Breach(-1, "the law holds", "the compiled checker says it does not")
+    return Counterexample(world, strategy, law, run, breach, repeats)

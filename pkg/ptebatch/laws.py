@@ -29,7 +29,8 @@ I-17 tables after a PMD split                cannot arise: no PMD is mapped, fol
 
 Rules 1 to 9 of spec 7.9 are the laws PARTITION and UNIT (1), UNIT (2, 3), EXCLUSIVE
 (4), PRESERVED (5), AD_KEPT and HARDWARE (6), COMMITTED and UNIT (7), FLUSH (8) and
-RETURN (9). The relation of designs to the per-PTE loop, spec 7.10, is the entry laws
+RETURN (9). ASKED is spec 4.1: a page of a file has no PageAnonExclusive, its flag means
+something else there. The relation of designs to the per-PTE loop, spec 7.10, is the entry laws
 together: each bit is either fixed by them or free; `equivalent` says which.
 
 *The known gap.* A block whose entries are live may change its CONT bits with no TLBI
@@ -113,6 +114,7 @@ _ROWS = (
     Law(22, "CONTRACT", "spec 7.9 rules 1, 2, 7; ptebatch.Window", t.contract),
     Law(23, "UNIT", "spec 7.9 rules 1, 2, 3, 7; folio_pte_batch(), mm/internal.h", e.unit),
     Law(24, "GATHER_RESET", "I-16; spec 6.8; tlb_end_vma(), include/asm-generic/tlb.h", e.gather_reset),
+    Law(25, "ASKED", "spec 4.1, 7.3; PageAnonExclusive(), include/linux/page-flags.h", e.asked),
 )
 
 #: every law by number

@@ -61,6 +61,15 @@ def unit(run: Run) -> Breach | None:
     return None
 
 
+def asked(run: Run) -> Breach | None:
+    """PageAnonExclusive is asked only of anonymous pages, of folios that the range maps."""
+    anon = [folio for i in run.called if (folio := run.folio(i)) and (run.page(i) or 0) & b.PG_ANON]
+    for kind, pfn, _ in run.events:
+        if _NAME[kind] == "PAE" and not any(head <= pfn < head + (1 << order) for head, order in anon):
+            return Breach(-1, "questions about pages of the anonymous folios that the range maps", f"page {pfn:#x} is asked")
+    return None
+
+
 def _no_unit(run: Run, memory: list[int], part: range) -> str:
     """Why entries are no unit; empty: they are."""
     first = memory[part.start]

@@ -1,6 +1,7 @@
 """Random small worlds, larger than those of the exhaustive search, by seed.
 
-Tables of 16 entries, folios up to order 4, every kind of entry next to every other.
+Tables of 16 or 32 entries, folios up to their size, every kind of entry next to every
+other; blocks as large as those of the 4K granule for loops that know no other.
 The same seed gives the same worlds, with the same version of NumPy and of this file.
 """
 
@@ -21,22 +22,23 @@ __all__ = ["random_chunks"]
 
 #: worlds drawn at a time
 BATCH = 4096
+#: entries of a table up to which hardware updates one of them during the call
+UPDATED = 16
 Rows = NDArray[np.uint64]
 
 
-def random_chunks(machine: Machine, seed: int, worlds: int) -> Iterator[Chunk]:
-    """Yield `worlds` random worlds, some at a time; the arrays are arguments of ``Checker.each``.
+def random_chunks(machine: Machine, seed: int) -> Iterator[Chunk]:
+    """Yield random worlds without end, some at a time; the arrays are arguments of ``Checker.each``.
 
     Parameters
     ----------
     machine : Machine
         At most 32 entries a table.
-    seed, worlds : int
+    seed : int
     """
     rng = np.random.default_rng(seed)
-    while worlds > 0:
-        yield _draw(machine, rng, min(BATCH, worlds))
-        worlds -= BATCH
+    while True:
+        yield _draw(machine, rng, BATCH)
 
 
 def _draw(machine: Machine, rng: np.random.Generator, nr: int) -> Chunk:
@@ -49,7 +51,8 @@ def _draw(machine: Machine, rng: np.random.Generator, nr: int) -> Chunk:
     ad = young.astype(np.uint64) | np.where(dirty, rng.choice((2, 4), (nr, entries)), 0).astype(np.uint64)
     whole = (1 << entries // machine.cont_ptes) - 1
     folds = np.where(rng.random(nr) < 0.5, whole, rng.integers(0, whole + 1, nr)) * machine.contpte
-    return Chunk("random", entries, words, pages, calls, ad, folds.astype(np.uint32), names, int(machine.hafdbs), nr)
+    updates = int(machine.hafdbs and entries <= UPDATED)
+    return Chunk("random", entries, words, pages, calls, ad, folds.astype(np.uint32), names, updates, nr)
 
 
 def _calls(machine: Machine, rng: np.random.Generator, nr: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -112,6 +112,8 @@ FAMILIES = (
     Family("numa", "numa", "none RO,e RW,e -- zero", range(1, 4), "others-e skip skip-first skip-last"),
     Family("userfaultfd", "uffd-wp uffd-resolve", "none RO,e RW,e RO,uffd RO,uffd,e --,e", range(1, 4), "others-s"),
     Family("userfaultfd", "uffd-wp uffd-resolve", "none RO,e RW,e RO,uffd RO,uffd,e", range(4, 5), "others-s"),
+    Family("userfaultfd, upgrade", "rw-uffd", "none RO,e RW,e RO,uffd RO,uffd,e", range(1, 4), "others-s"),
+    Family("userfaultfd, writenotify", "rw-notify-uffd", "none RO RW RO,uffd", range(1, 4), "file"),
     Family("userfaultfd, shared", "uffd-wp-shared uffd-resolve-shared", "none RO RW RO,uffd uffd-wp", range(1, 4), "file"),
     Family("softleaf", _ALL, f"none RO,e RW,e XO,e RO,bti,e zero {_LEAVES}", range(1, 4), "others-e file", "steps", "ends"),
     Family("empty", _ALL, "none", range(1, 2), "others-e", "steps"),

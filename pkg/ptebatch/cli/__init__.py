@@ -14,17 +14,18 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..errors import PtebatchError
-from . import compare, list, show, verify
+from . import compare, events, list, show, verify
 
 __all__ = ["main"]
 
-_VERBS = (compare, show, list, verify)
+_VERBS = (compare, show, events, list, verify)
 
 _EPILOG = """\
 examples:
   ptebatch compare
   ptebatch compare --layout alternating:unfolded --op rw --strategy lookahead,folio
   ptebatch show --layout 1/511 --op rw --machine 7.3,cont_ptes=4,ptrs_per_pte=8
+  ptebatch events --layout 1/511 --op rw
   ptebatch list strategies
   ptebatch verify --vectors named.json.gz
 

@@ -37,9 +37,9 @@ class Source:
     lost: list[str]
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+def add_source_arguments(parser: argparse.ArgumentParser, *, default: str = "T1,T2,T3") -> None:
     """Add where to start from."""
-    what = parser.add_argument_group("what to start from (default: --layout T1,T2,T3)")
+    what = parser.add_argument_group(f"what to start from (default: --layout {default})")
     one = what.add_mutually_exclusive_group()
     one.add_argument("--layout", metavar="NAME[:OPTION...][,...]", help="layouts, see 'ptebatch list layouts'")
     one.add_argument("--pid", metavar="PID", help="the writable memory of a running process; 'demo' starts one")

@@ -115,6 +115,11 @@ class Window:
         -------
         int
             The first word, with the A/D of all of them.
+
+        Raises
+        ------
+        StrategyError
+            An entry that was started already.
         """
 
     def newpte(self, old: int) -> int:
@@ -169,6 +174,21 @@ class Window:
         bool
         """
 
+    def pte_advance_pfn(self, pte: int, nr: int) -> int:
+        """pte_advance_pfn(): the same word for another page; for commits in pieces (spec 1.3).
+
+        Parameters
+        ----------
+        pte : int
+            Word of the first entry of a unit.
+        nr : int
+            Pages further on.
+
+        Returns
+        -------
+        int
+        """
+
     def commit(self, offset: int, old: int, new: int, nr: int, write: bool = False) -> None:
         """modify_prot_commit_ptes() of one run, and the gather of what it must flush.
 
@@ -177,11 +197,16 @@ class Window:
         offset : int
             First entry.
         old, new : int
-            Old and new word of that entry; the others advance from it.
+            Old and new word of that entry, see `pte_advance_pfn`; the others advance from it.
         nr : int
             Entries.
         write : bool
             pte_mkwrite() the new word first.
+
+        Raises
+        ------
+        StrategyError
+            An entry that was not started, or a word that maps another frame than before.
         """
 
     def change_unit(self, offset: int, nr: int, exclusive: bool) -> None:

@@ -5,13 +5,13 @@
 # names what it covers, any address inside a cached block names the block; a DSB ISH
 # that follows removes what was named, unless a walk may have read it again.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from .laws cimport BBM, COUNTS, GATHER_RESET, OK, TLB_RIGHTS, UNIT, outcome, skipped, verdict
+from .laws cimport ASKED, BBM, COUNTS, GATHER_RESET, OK, TLB_RIGHTS, UNIT, outcome, skipped, verdict
 from .log cimport (
     EV_ASIDE1IS, EV_BATCH, EV_CMPXCHG, EV_COMMIT, EV_DSB_ISH, EV_DSB_ISHST, EV_FOLD, EV_PAE, EV_RVALE1IS, EV_START,
     EV_UNFOLD, EV_VALE1IS, EV_WRITE, EV_XCHG, event, trace,
 )
 from .smallworld cimport (
-    C_AD, C_ATTR, C_CONT, C_SH, C_USER, C_UXN, C_VALID, C_WRITE, MAX_PTES, O_ORDER, PRESENT, address, facts, frame,
+    C_AD, C_ATTR, C_CONT, C_SH, C_USER, C_UXN, C_VALID, C_WRITE, MAX_PTES, O_ANON, O_ORDER, PRESENT, address, facts, frame,
     present, world,
 )
 
@@ -179,6 +179,15 @@ cdef inline bint move(uint8_t *state, uint32_t i, uint64_t nr, uint8_t old) noex
     return True
 
 
+# PageAnonExclusive may be read of anonymous pages only, and a scan stays in the folios that the range maps
+cdef inline bint may_ask(const world *x, const facts *f, uint64_t pfn) noexcept nogil:
+    cdef uint32_t i
+    for i in range(x.start, x.end):
+        if f.paged[i] and f.meta[i] & O_ANON and (frame(x.ptes[i], f.shift) ^ pfn) >> (f.meta[i] & O_ORDER) == 0:
+            return True
+    return False
+
+
 # entries are started in ascending units of one folio, once each, and then committed
 cdef inline verdict judge_units(const world *x, const facts *f, const trace *tr) noexcept nogil:
     cdef verdict v
@@ -197,6 +206,10 @@ cdef inline verdict judge_units(const world *x, const facts *f, const trace *tr)
         at = &tr.at[e]
         i = <uint32_t>(at.addr >> f.shift)
         v.entry = i
+        if at.kind == EV_PAE and not may_ask(x, f, at.addr):
+            v.law = ASKED
+            v.entry = -1
+            return v
         if at.kind == EV_PAE or i >= f.nr:
             continue
         if at.kind == EV_XCHG or at.kind == EV_WRITE:

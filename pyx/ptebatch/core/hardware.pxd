@@ -87,6 +87,8 @@ cdef inline void hardware_step(void *arg, uint8_t kind, uint64_t addr) noexcept 
     h.steps += 1
     if step >= h.given:
         h.choice[step] = NOTHING
+    if h.choice[step] > h.most[step]:
+        h.choice[step] = h.most[step]  # a step that keeps state did something else last time
     if h.choice[step] == ACCESS and p & C_AF:
         h.choice[step] = STORE        # AF is set already: only a write changes anything
     if h.choice[step] != NOTHING:

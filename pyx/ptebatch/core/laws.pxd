@@ -46,6 +46,7 @@ cdef enum:
     CONTRACT = 22
     UNIT = 23
     GATHER_RESET = 24
+    ASKED = 25
 
 # what a call left behind
 cdef struct outcome:

@@ -11,7 +11,9 @@ from libc.string cimport memcmp
 from .memo cimport frames, memo, memo_pend, small_differs, stretch
 from .mm_struct cimport addr_of
 from .pte cimport pte_addr_mask, pte_t, pte_valid
-from .simd cimport pb_bytes16, pb_flip16, pb_frames16, pb_same_down, pb_same_up, pb_within16, pb_xor16
+from .simd cimport (
+    pb_bytes16, pb_flip16, pb_flip_run, pb_frames16, pb_same_down, pb_same_up, pb_within_span, pb_within_whole, pb_xor16,
+)
 from .strategy cimport walk
 
 cdef extern from *:
@@ -30,20 +32,6 @@ cdef enum:
     IDLE = 8                   # groups outside the stretch that show it to be of no use
 
 
-# One unit of LANES or more entries with equal flags: compare and rewrite in one
-# pass; a part that differs makes undone what was rewritten before it.
-cdef inline bint unit_uniform(
-        pte_t *p, const uint8_t *page, pte_t want, uint64_t flip, size_t nr, uint64_t step, uint64_t bytes,
-        bint pages) noexcept nogil:
-    cdef size_t i = 0
-    while i < nr:
-        if (pages and not pb_bytes16(page + i, bytes)) or not pb_flip16(p + i, want + i * step, step, flip):
-            undo(p, flip, i)
-            return False
-        i += LANES
-    return True
-
-
 cdef void undo(pte_t *p, uint64_t flip, size_t nr) noexcept nogil:
     cdef size_t i = 0
     while i < nr:
@@ -51,36 +39,42 @@ cdef void undo(pte_t *p, uint64_t flip, size_t nr) noexcept nogil:
         i += LANES
 
 
-# units of LANES or more entries: returns how many were rewritten
+# Whole units of LANES or more entries among the first `most`, their frames one after
+# another: compared and rewritten in one pass; a unit that differs in some part makes
+# undone what was rewritten before that. Returns how many entries are done.
+cdef inline size_t run_uniform(pte_t *p, size_t most, const memo *m, pte_t addr, uint64_t step, uint64_t flip) noexcept nogil:
+    cdef size_t done = pb_flip_run(p, most, m.in_ptes[0] + addr, step, flip), rest = done & (m.nr - 1)
+    undo(p + done - rest, flip, rest)
+    return done - rest
+
+
+# Units of LANES or more entries with equal flags: returns how many were rewritten.
+# Where the metadata goes on alike, so many units are one run.
 cdef size_t replay_uniform(walk *w, memo *m) noexcept nogil:
     cdef unsigned int shift = w.t.mm.m.page_shift
-    cdef uint64_t mask = pte_addr_mask(shift), step = <uint64_t>1 << shift
-    cdef pte_t before = m.in_ptes[0], addr
-    cdef uint64_t flip = before ^ m.out_ptes[0], unaligned = (<uint64_t>m.nr << shift) - step
-    cdef uint64_t bytes = <uint64_t>0x0101010101010101 * m.bytes[0], at
-    cdef uint64_t base = w.t.mm.pfn_base, last = w.t.mm.nr_pages - m.nr
+    cdef uint64_t mask = pte_addr_mask(shift), step = <uint64_t>1 << shift, base = w.t.mm.pfn_base
+    cdef uint64_t flip = m.in_ptes[0] ^ m.out_ptes[0], nr_pages = w.t.mm.nr_pages, at
     cdef const uint8_t *pages = w.t.mm.pages
     cdef uint8_t byte = m.bytes[0]
-    cdef size_t nr = m.nr, units = 0
-    cdef pte_t *p = w.t.leaf + w.idx
-    cdef const pte_t *end = w.t.leaf + w.end
-    cdef bint check = m.check_pages
-    cdef bint small = nr < w.t.mm.m.cont_ptes
-    if m.nr > w.t.mm.nr_pages:
-        return 0
-    while p + nr <= end:
-        addr = p[0] & mask
+    cdef size_t nr = m.nr, i = w.idx, alike, done
+    cdef pte_t *p = w.t.leaf
+    cdef pte_t addr
+    while i + nr <= w.end:
+        addr = p[i] & mask
         at = (addr >> shift) - base
-        if small and small_differs(w, p - w.t.leaf, addr >> shift, nr):
-            break
         # frame aligned, metadata there and like the remembered one
-        if addr & unaligned or at > last or pages[at] != byte:
+        if (addr >> shift) & (nr - 1) or at >= nr_pages or at + nr > nr_pages or pages[at] != byte:
             break
-        if not unit_uniform(p, pages + at, before + addr, flip, nr, step, bytes, check):
+        alike = pb_same_up(pages + at, min(w.end - i, nr_pages - at), byte) & ~(nr - 1)
+        if alike == 0:
+            if m.check_pages:
+                break
+            alike = nr
+        done = run_uniform(p + i, alike, m, addr, step, flip)
+        if done == 0:
             break
-        p += nr
-        units += 1
-    return units
+        i += done
+    return (i - w.idx) // nr
 
 
 # small units, and units whose entries differ: word by word against the remembered ones
@@ -124,16 +118,31 @@ cdef inline bint entry_equal(const walk *w, const memo *m, pte_t word, uint64_t 
     return (word & ~mask) == m.in_ptes[0] and at < w.t.mm.nr_pages and w.t.mm.pages[at] == m.bytes[0]
 
 
-# LANES order-0 entries at a time whose frames follow one another
+# last entries of blocks among order-0 entries [i, next) whose frames follow one another from pfn on
+cdef inline uint64_t gates_of(const frames *f, size_t i, size_t next, uint64_t pfn) noexcept nogil:
+    if f.gate == <uint64_t>-1 or (pfn - i) & f.gate:
+        return 0
+    return next // (f.gate + 1) - i // (f.gate + 1)
+
+
+# Order-0 entries, LANES at a time, whose frames follow one another. Once LANES of them
+# do, the metadata of all that may follow is looked at in one go.
 cdef inline size_t replay_row(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates) noexcept nogil:
     cdef uint64_t step = <uint64_t>1 << f.shift, bytes = <uint64_t>0x0101010101010101 * f.byte, addr, at
-    while i + LANES <= end:
-        addr = p[i] & f.mask
-        at = (addr >> f.shift) - f.base
-        if at > f.last16 or not pb_bytes16(f.pages + at, bytes) or not pb_flip16(p + i, f.flags + addr, step, f.flip):
-            break
-        i += LANES
-        gates[0] += ((i - 1) & ((addr >> f.shift) + LANES - 1) & f.gate) == f.gate
+    cdef pte_t want
+    cdef size_t first = i
+    if i + LANES > end:
+        return i
+    addr = p[i] & f.mask
+    at = (addr >> f.shift) - f.base
+    want = f.flags + addr
+    if at > f.last16 or not pb_bytes16(f.pages + at, bytes) or not pb_flip16(p + i, want, step, f.flip):
+        return i
+    i += LANES
+    at += LANES
+    end = i + pb_same_up(f.pages + at, min(end - i, f.last16 + LANES - at), f.byte)
+    i += pb_flip_run(p + i, end - i, want + LANES * step, step, f.flip)
+    gates[0] += gates_of(f, first, i, addr >> f.shift)
     return i
 
 
@@ -173,17 +182,12 @@ cdef bint reach16(stretch *k, const frames *f, size_t nr_pages, const pte_t *p) 
 # the same with frames in any order, inside the stretch
 cdef inline size_t replay_within(
         pte_t *p, size_t i, size_t end, const frames *f, const stretch *k, uint64_t *gates) noexcept nogil:
-    cdef uint64_t pfn, first = (f.base + k.lo) << f.shift, last = (f.base + k.hi - 1) << f.shift
-    cdef uint64_t bad = <uint64_t>1 << 63 | ~f.mask & ((<uint64_t>1 << f.shift) - 1)
-    if k.lo == k.hi:
+    cdef uint64_t first = f.flags + ((f.base + k.lo) << f.shift), span = (k.hi - k.lo - 1) << f.shift
+    if k.lo == k.hi or i + LANES > end:
         return i
-    while i + LANES <= end:
-        pfn = (p[i + LANES - 1] & f.mask) >> f.shift
-        if not pb_within16(p + i, f.flags, first, last, bad, f.flip):
-            break
-        i += LANES
-        gates[0] += ((i - 1) & pfn & f.gate) == f.gate
-    return i
+    if (k.hi - k.lo) & (k.hi - k.lo - 1):
+        return i + pb_within_span(p + i, end - i, first, span, f.flip, i, f.shift, f.gate, gates)
+    return i + pb_within_whole(p + i, end - i, first, span, f.flip, i, f.shift, f.gate, gates)
 
 
 # the same, each page looked at

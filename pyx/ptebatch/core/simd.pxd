@@ -88,18 +88,62 @@ cdef extern from *:
         return 1;
     }
 
-    /* Are 16 words `flags` with frames at addresses `first` to `last`? Then flip them. `bad`:
-       bit 63, set by a difference below zero, and the bits below a page. */
-    PB_INLINE int pb_within16(uint64_t *p, uint64_t flags, uint64_t first, uint64_t last, uint64_t bad, uint64_t flip) {
-        pb_vec any = pb_all(0), word[16 / PB_W];
-        PB_EACH(k) {
-            pb_vec x = (word[k / PB_W] = PB_AT(p, k)) ^ flags;
-            any |= (x - first) | (last - x);
+    /* Are groups of 16 words want, want + step, ...? Flip them, until one is not; returns
+       how many words. No step carries out of the address, so what is stored steps alike. */
+    static __attribute__((noinline)) size_t pb_flip_run(uint64_t *p, size_t nr, uint64_t want, uint64_t step, uint64_t flip) {
+        pb_vec w = pb_ramp(want, step), store = w ^ flip;
+        uint64_t *const end = p + nr / 16 * 16, *const begin = p;
+        for (; p != end; p += 16) {
+            pb_vec differ = pb_all(0);
+            PB_EACH(k) {
+                differ |= PB_AT(p, k) ^ w;
+                w += PB_W * step;
+            }
+            if (!pb_zero(differ))
+                break;
+            PB_EACH(k) {
+                PB_AT(p, k) = store;
+                store += PB_W * step;
+            }
         }
-        if (!pb_zero(any & bad))
-            return 0;
-        PB_EACH(k) PB_AT(p, k) = word[k / PB_W] ^ flip;
-        return 1;
+        return p - begin;
+    }
+
+    /* Are groups of 16 words `first`, a word, plus multiples of the page size up to `span`?
+       Flip them, until one is not; returns how many words. A word with other flags, less
+       `first`, has bit 63 or a bit below a page, or is larger than any span: flags stand
+       below the page size and above every address. `whole`: span + 1 page is a power of
+       two, `bad` all bits beyond it. Words that end a block with their index, `at` and on,
+       and with their frame, are counted in `gates`. */
+    PB_INLINE size_t pb_within(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t bad, uint64_t flip, int whole,
+                               size_t at, unsigned shift, uint64_t gate, uint64_t *gates) {
+        uint64_t *const end = p + nr / 16 * 16, *const begin = p;
+        uint64_t ends = 0;
+        for (at += 15; p != end; p += 16, at += 16) {
+            pb_vec any = pb_all(0);
+            PB_EACH(k) {
+                pb_vec x = PB_AT(p, k) - first;
+                if (!whole)
+                    x |= span - x;
+                any |= x;
+            }
+            if (!pb_zero(any & bad))
+                break;
+            ends += (at & p[15] >> shift & gate) == gate;
+            PB_EACH(k) PB_AT(p, k) ^= pb_all(flip);
+        }
+        *gates += ends;
+        return p - begin;
+    }
+
+    static __attribute__((noinline)) size_t pb_within_whole(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
+                                                            size_t at, unsigned shift, uint64_t gate, uint64_t *gates) {
+        return pb_within(p, nr, first, span, ~span, flip, 1, at, shift, gate, gates);
+    }
+
+    static __attribute__((noinline)) size_t pb_within_span(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
+                                                           size_t at, unsigned shift, uint64_t gate, uint64_t *gates) {
+        return pb_within(p, nr, first, span, 1ULL << 63 | ((1ULL << shift) - 1), flip, 0, at, shift, gate, gates);
     }
 
     /* how many bytes from `p` on are `byte`, at most `most` */
@@ -134,7 +178,11 @@ cdef extern from *:
         return n;
     }
     """
-    bint pb_within16(uint64_t *p, uint64_t flags, uint64_t first, uint64_t last, uint64_t bad, uint64_t flip) noexcept nogil
+    size_t pb_flip_run(uint64_t *p, size_t nr, uint64_t want, uint64_t step, uint64_t flip) noexcept nogil
+    size_t pb_within_whole(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
+                           size_t at, unsigned int shift, uint64_t gate, uint64_t *gates) noexcept nogil
+    size_t pb_within_span(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
+                          size_t at, unsigned int shift, uint64_t gate, uint64_t *gates) noexcept nogil
     size_t pb_same_up(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
     size_t pb_same_down(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
     bint pb_flip16(uint64_t *p, uint64_t want, uint64_t step, uint64_t flip) noexcept nogil

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint64_t
 from .args cimport number, truth
 from .batch cimport anon_exclusive_batch, folio_pte_batch_flags
 from .mm_struct cimport PG_MAPPED_SHARED, addr_of, folio_anon, folio_large, page_anon_exclusive, page_of
-from .pte cimport FPB_RESPECT_SOFT_DIRTY, FPB_RESPECT_WRITE, pte_dirty, pte_t
+from .pte cimport FPB_RESPECT_SOFT_DIRTY, FPB_RESPECT_WRITE, pfn_pte, pte_dirty, pte_pfn, pte_pgprot, pte_t
 from .ptep cimport ptep_get
 from .strategy cimport (
     asks_writable, change_unit, max_nr as nr_left, maybe_change_pte_writable, modify_prot_start_ptes,
@@ -45,10 +45,12 @@ cdef class Window:
 
     cdef walk *w
     cdef object step
+    cdef dict frames               # by table index: frame of a started entry, None once committed
     cdef readonly object error
 
     def __cinit__(self, step):
         self.step = step
+        self.frames = {}
 
     def clear_error(self):
         """Forget the exception that ended the last step."""
@@ -66,6 +68,32 @@ cdef class Window:
         if o < 0 or n < 1 or o + n > nr_left(w):
             raise StrategyError(f"entries [{o}, {o + n}) leave the window of {nr_left(w)} entries; stay below max_nr")
         return w.idx + <size_t>o
+
+    cdef int begin(self, size_t idx, size_t nr) except -1:
+        """Remember the frames of entries that are started."""
+        cdef size_t i
+        for i in range(idx, idx + nr):
+            if i in self.frames:
+                raise StrategyError(f"entry {i - self.w.idx} was started already; start each entry once")
+        for i in range(idx, idx + nr):
+            self.frames[i] = pte_pfn(self.w.t.leaf[i], self.w.t.mm.m.page_shift)
+        return 0
+
+    cdef int end(self, size_t idx, size_t nr, pte_t new) except -1:
+        """Entries that are committed: started before, and `new` maps the frame that the first one mapped."""
+        cdef size_t i
+        cdef uint64_t pfn = pte_pfn(new, self.w.t.mm.m.page_shift)
+        for i in range(idx, idx + nr):
+            was = self.frames.get(i)
+            if was is None:
+                raise StrategyError(f"entry {i - self.w.idx} was not started; start() it before commit()")
+            if was != pfn + (i - idx):
+                raise StrategyError(
+                    f"entry {i - self.w.idx} mapped frame {was:#x} but the new word maps {pfn + (i - idx):#x}; "
+                    "give the words of the piece's first entry, see pte_advance_pfn()")
+        for i in range(idx, idx + nr):
+            self.frames[i] = None
+        return 0
 
     @property
     def addr(self):
@@ -224,8 +252,14 @@ cdef class Window:
         -------
         int
             The first word, with the A/D of all of them.
+
+        Raises
+        ------
+        StrategyError
+            An entry that was started already.
         """
         cdef size_t idx = self.part(offset, nr)
+        self.begin(idx, nr)
         return modify_prot_start_ptes(self.w, idx, nr)
 
     def newpte(self, old):
@@ -286,6 +320,27 @@ cdef class Window:
         """
         return bool(pte_dirty(number("pte", pte)))
 
+    def pte_advance_pfn(self, pte, nr):
+        """pte_advance_pfn(): the same word for another page; for commits in pieces (spec 1.3).
+
+        Parameters
+        ----------
+        pte : int
+            Word of the first entry of a unit.
+        nr : int
+            Pages further on.
+
+        Returns
+        -------
+        int
+        """
+        cdef unsigned int shift = self.live().t.mm.m.page_shift
+        cdef pte_t word = number("pte", pte)
+        pfn = int(pte_pfn(word, shift)) + whole("nr", nr)
+        if pfn < 0 or pfn >> (50 - shift):
+            raise StrategyError(f"page {pfn:#x} has no place in a page table entry; advance by less")
+        return pfn_pte(pfn, pte_pgprot(word, shift), shift)
+
     def commit(self, offset, old, new, nr, write=False):
         """modify_prot_commit_ptes() of one run, and the gather of what it must flush.
 
@@ -294,15 +349,22 @@ cdef class Window:
         offset : int
             First entry.
         old, new : int
-            Old and new word of that entry; the others advance from it.
+            Old and new word of that entry, see `pte_advance_pfn`; the others advance from it.
         nr : int
             Entries.
         write : bool
             pte_mkwrite() the new word first.
+
+        Raises
+        ------
+        StrategyError
+            An entry that was not started, or a word that maps another frame than before.
         """
         cdef size_t idx = self.part(offset, nr)
         cdef pte_t before = number("old", old), after = number("new", new)
-        prot_commit_flush_ptes(self.w, idx, before, after, nr, truth("write", write))
+        cdef bint writable = truth("write", write)
+        self.end(idx, nr, after)
+        prot_commit_flush_ptes(self.w, idx, before, after, nr, writable)
         self.w.pages += <size_t>nr
 
     def change_unit(self, offset, nr, exclusive):
@@ -316,7 +378,11 @@ cdef class Window:
             PageAnonExclusive of all of them; decides WRITE in a private mapping.
         """
         cdef size_t idx = self.part(offset, nr)
-        change_unit(self.w, idx, nr, truth("exclusive", exclusive))
+        cdef bint writable = truth("exclusive", exclusive)
+        cdef pte_t first = self.w.t.leaf[idx]
+        self.begin(idx, nr)
+        self.end(idx, nr, first)
+        change_unit(self.w, idx, nr, writable)
 
     def normal_page(self):
         """Count one vm_normal_page() more."""
@@ -346,6 +412,7 @@ cdef object whole(str name, object value):
 cdef int64_t call(Window window) except -1:
     cdef walk *w = window.w
     cdef uint64_t before = w.pages
+    window.frames.clear()
     got = window.step(window)
     if got is None:
         raise StrategyError("the strategy returned None; return the number of entries it dealt with")
