@@ -124,10 +124,9 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def measure(lib: ctypes.CDLL, layout: str, bytes_of_ptes: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds per round of each contender; core and twin do RO and back."""
+    """Seconds per round of each contender; core and twin do RO and back, on the same memory."""
     mm, start, length = worlds.build(layout, bytes_of_ptes // 8 * 4096)
-    other = mm.copy()
-    twin = TwinOf(lib, other, start, length)
+    twin = TwinOf(lib, mm, start, length)
     ptes = mm.ptes(start, length >> 12)
     out: dict[str, list[float]] = {"or": [], "core": [], "twin": []}
     repeat = max(1, 8 * MIB // bytes_of_ptes)
@@ -173,7 +172,9 @@ def collect(args: argparse.Namespace) -> list[dict[str, Any]]:
             add("core / in-place OR", size, layout, ratio(got["core"], got["or"]))
     if args.numpy:
         for layout in LAYOUTS:
-            add("NumPy / core", "2M", layout, numpy_ratio(layout))
+            got = numpy_seconds(lib, layout)
+            add("NumPy / core", "2M", layout, ratio(got["numpy"], got["core"]))
+            add("NumPy / in-place OR", "2M", layout, ratio(got["numpy"], got["or"]))
     if args.kernel:
         # the kernel hands out 4K frames as it likes: its T3 stands against both of ours
         theirs = kernel.nanoseconds()
@@ -185,23 +186,36 @@ def collect(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def numpy_ratio(layout: str, rounds: int = 5) -> tuple[float, float, float]:
+def numpy_seconds(lib: ctypes.CDLL, layout: str, rounds: int = 7) -> dict[str, list[float]]:
+    """Seconds per round of NumPy, core and OR, on the same memory; NumPy and core must agree."""
     mm, start, length = worlds.build(layout, 1 << 30)
     other = mm.copy()
     job = numpy_mprotect.Job(other, start, length)
-    core: list[float] = []
-    theirs: list[float] = []
+    for prot in (1, 3):
+        mm.mprotect(start, length, prot)
+        job.mprotect(prot)
+        if (mm.ptes(start, length >> 12) != other.ptes(start, length >> 12)).any():
+            raise SystemExit(f"bench: {layout}: NumPy and the core write different words")
+    job = numpy_mprotect.Job(mm, start, length)
+    ptes = mm.ptes(start, length >> 12)
+
+    def both(call: Callable[[int], Any]) -> None:
+        call(1)
+        call(3)
+
+    calls: dict[str, Callable[[], None]] = {
+        "core": lambda: both(lambda prot: mm.mprotect(start, length, prot)),
+        "numpy": lambda: both(job.mprotect),
+        "or": lambda: both(lambda prot: lib.or_in_place(ptes.ctypes.data, ptes.size, 1 << 10)),
+    }
+    out: dict[str, list[float]] = {name: [] for name in calls}
     for r in range(rounds + 1):
-        c = t = 0.0
-        for prot in (1, 3):
-            c += timed(lambda prot=prot: mm.mprotect(start, length, prot))  # type: ignore[misc]
-            t += timed(lambda prot=prot: job.mprotect(prot))  # type: ignore[misc]
-        if r:
-            core.append(c)
-            theirs.append(t)
-    if (mm.ptes(start, length >> 12) != other.ptes(start, length >> 12)).any():
-        raise SystemExit(f"bench: {layout}: NumPy and the core write different words")
-    return ratio(theirs, core)
+        for name, call in calls.items():
+            repeat = 1 if name == "numpy" else 4
+            spent = sum(timed(call) for _ in range(repeat))
+            if r:  # the first round warms up
+                out[name].append(spent / repeat)
+    return out
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:

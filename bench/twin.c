@@ -76,20 +76,6 @@ static inline int zero(vec a)
 #endif
 }
 
-static inline int rewrite16(uint64_t *p, uint64_t want, uint64_t flip)
-{
-	vec differ = all(0), w = ramp(want), word[16 / W];
-	for (int k = 0; k < 16 / W; k++, w += W * PAGE) {
-		word[k] = *(vec *)(p + W * k);
-		differ |= word[k] ^ w;
-	}
-	if (!zero(differ))
-		return 0;
-	for (int k = 0; k < 16 / W; k++)
-		*(vec *)(p + W * k) = word[k] ^ all(flip);
-	return 1;
-}
-
 static inline int same16(const uint8_t *b, uint64_t want)
 {
 	uint64_t x, y;
@@ -119,18 +105,46 @@ static inline int scattered16(uint64_t *p, const struct twin *t, const struct un
 	return 1;
 }
 
-static inline int within16(uint64_t *p, const struct unit *u, uint64_t first, uint64_t last)
+/* groups of 16 words in order from `want` on; returns how many words were rewritten */
+static __attribute__((noinline)) size_t rewrite(uint64_t *p, size_t nr, uint64_t want, uint64_t flip)
 {
-	vec any = all(0), word[16 / W];
-	for (int k = 0; k < 16 / W; k++) {
-		vec x = (word[k] = *(vec *)(p + W * k)) ^ u->in;
-		any |= (x - first) | (last - x);
+	uint64_t *const begin = p, *const end = p + nr / 16 * 16;
+	vec w = ramp(want), store = w ^ flip;
+	for (; p != end; p += 16) {
+		vec differ = all(0);
+		for (int k = 0; k < 16; k += W, w += W * PAGE)
+			differ |= *(vec *)(p + k) ^ w;
+		if (!zero(differ))
+			break;
+		for (int k = 0; k < 16; k += W, store += W * PAGE)
+			*(vec *)(p + k) = store;
 	}
-	if (!zero(any & (1ULL << 63 | (PAGE - 1))))
-		return 0;
-	for (int k = 0; k < 16 / W; k++)
-		*(vec *)(p + W * k) = word[k] ^ all(u->flip);
-	return 1;
+	return p - begin;
+}
+
+/* groups of 16 words that are `first` plus pages up to `span`; counts block ends */
+static __attribute__((noinline)) size_t within(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip, uint64_t *ends)
+{
+	uint64_t *const begin = p, *const end = p + nr / 16 * 16;
+	const int whole = !(span & (span + PAGE));
+	const uint64_t bad = whole ? ~span : 1ULL << 63 | (PAGE - 1);
+	uint64_t tries = 0;
+	for (; p != end; p += 16) {
+		vec any = all(0);
+		for (int k = 0; k < 16; k += W) {
+			vec x = *(vec *)(p + k) - first;
+			if (!whole)
+				x |= span - x;
+			any |= x;
+		}
+		if (!zero(any & bad))
+			break;
+		tries += (p[15] / PAGE & 15) == 15;
+		for (int k = 0; k < 16; k += W)
+			*(vec *)(p + k) ^= flip;
+	}
+	*ends += tries;
+	return p - begin;
 }
 
 static inline int same64(const uint8_t *b, uint64_t want)
@@ -216,51 +230,66 @@ static int learn(const struct twin *t, const uint64_t *p, struct unit *u)
 	return 1;
 }
 
+/* pages from `at` on that are like the unit's, at most `most`, in groups of 16 */
+static size_t alike(const struct twin *t, const struct unit *u, uint64_t at, size_t most)
+{
+	const uint64_t want = 0x0101010101010101ULL * u->byte;
+	size_t n = 0;
+	while (n + 64 <= most && same64(t->pages + at + n, want))
+		n += 64;
+	while (n + 16 <= most && same16(t->pages + at + n, want))
+		n += 16;
+	return n;
+}
+
 static inline size_t folios(const struct twin *t, const struct unit *u, uint64_t *p, size_t nr)
 {
-	const uint64_t bytes = 0x0101010101010101ULL * u->byte, low = u->nr * PAGE - PAGE, last = t->nr_pages - u->nr;
-	size_t done = 0;
-	for (; done + u->nr <= nr; done += u->nr) {
-		uint64_t addr = p[done] & ADDR, at = addr / PAGE - t->pfn_base;
-		if (addr & low || at > last || t->pages[at] != u->byte)
+	const uint64_t low = u->nr * PAGE - PAGE;
+	size_t done = 0, got;
+	for (; done + u->nr <= nr; done += got) {
+		uint64_t addr = p[done] & ADDR, at = addr / PAGE - t->pfn_base, most = t->nr_pages - at;
+		if (addr & low || at >= t->nr_pages)
 			break;
-		for (size_t i = 0; i < u->nr; i += 16)
-			if ((u->ask && !same16(t->pages + at + i, bytes)) ||
-			    !rewrite16(p + done + i, u->in + addr + i * PAGE, u->flip))
-				return done;
+		most = alike(t, u, at, most < nr - done ? most : nr - done) & ~(u->nr - 1);
+		got = rewrite(p + done, most, u->in + addr, u->flip);
+		if (!got || got % u->nr)
+			break;
 	}
 	return done;
 }
 
 static inline size_t small_pages(struct twin *t, struct unit *u, uint64_t *p, size_t nr)
 {
-	const uint64_t bytes = 0x0101010101010101ULL * u->byte;
-	const uint64_t fold = (u->in ^ u->flip) & VALID;
+	const uint64_t fold = (u->in ^ u->flip) & VALID, base = t->pfn_base;
 	uint64_t outside, whole = 1, tries = 0;
-	size_t i = 0;
+	uint64_t addr = p[0] & ADDR, at = addr / PAGE - base, most = at < t->nr_pages ? t->nr_pages - at : 0;
+	size_t i = 0, got;
+	if (nr >= 16 && p[15] - p[0] == 15 * PAGE) {
+		i = rewrite(p, alike(t, u, at, most < nr ? most : nr), u->in + addr, u->flip);
+		if (!(addr / PAGE % 16))
+			tries = i / 16;
+	}
+	if (i == nr)
+		goto out;
 	while (2 * whole <= t->nr_pages)
 		whole *= 2;
 	outside = ~((whole - 1) * PAGE);
-	while (i + 16 <= nr) {
-		uint64_t addr = p[i] & ADDR, at = addr / PAGE - t->pfn_base;
-		if (at + 16 > t->nr_pages || !same16(t->pages + at, bytes) || !rewrite16(p + i, u->in + addr, u->flip))
-			break;
-		i += 16;
-		tries += fold && (addr / PAGE + 15) % 16 == 15;
-	}
 	u->credit += 32 * (nr - i);
 	while (i + 16 <= nr) {
-		uint64_t last = (p[i + 15] & ADDR) / PAGE, base = t->pfn_base;
-		int known = u->hi > u->lo && within16(p + i, u, (base + u->lo) * PAGE, (base + u->hi - 1) * PAGE);
-		if (!known)
+		got = u->hi > u->lo ? within(p + i, nr - i, u->in + (base + u->lo) * PAGE, (u->hi - u->lo - 1) * PAGE, u->flip, &tries) : 0;
+		if (!got) {
 			for (int k = 0; k < 16 && reach(t, u, (p[i + k] & ADDR) / PAGE - base); k++)
 				;
-		if (!known && !scattered16(p + i, t, u, outside))
-			break;
-		i += 16;
-		tries += fold && last % 16 == 15;
+			tries += (p[i + 15] & ADDR) / PAGE % 16 == 15;
+			if (!scattered16(p + i, t, u, outside))
+				break;
+			got = 16;
+		}
+		i += got;
 	}
-	t->c[FOLD_TRIES] += tries;
+out:
+	if (fold)
+		t->c[FOLD_TRIES] += tries;
 	return i;
 }
 
@@ -271,6 +300,7 @@ int twin_mprotect(struct twin *t)
 	memset(t->c, 0, sizeof(t->c));
 	if (!t->leaves || !learn(t, t->pmd[0], &u))
 		return -1;
+	u.credit = 2 * PTRS * t->leaves;
 	for (size_t k = 0; k < t->leaves; k++) {
 		size_t done;
 		t->c[LOCKS]++;

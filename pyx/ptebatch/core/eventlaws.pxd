@@ -227,7 +227,7 @@ cdef inline verdict judge_units(const world *x, const facts *f, const trace *tr)
                 return v
     for i in range(f.nr):
         v.entry = i
-        if (state[i] == DONE) != (x.start <= i < x.end and f.kind[i] == PRESENT and not skipped(x, f, i)):
+        if state[i] != (DONE if x.start <= i < x.end and f.kind[i] == PRESENT and not skipped(x, f, i) else 0):
             v.law = UNIT
             return v
         handled += state[i] == DONE

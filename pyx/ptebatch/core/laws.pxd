@@ -165,10 +165,12 @@ cdef inline int judge_flush(const world *x, const outcome *o, uint32_t i) noexce
 
 # an entry that the call leaves alone: only hardware may have changed it
 cdef inline bint untouched(const world *x, const facts *f, const outcome *o, uint32_t i) noexcept nogil:
-    cdef uint64_t changed = o.table[i] ^ x.ptes[i]
-    if changed == 0 or f.kind[i] != PRESENT:
-        return changed == 0
-    return changed & ~(C_AF | C_RDONLY) == 0 and ad_of(o.table[i]) & ~f.may[i] == 0
+    cdef uint64_t old = x.ptes[i], new = o.table[i], lost = old & ~new
+    if old == new or f.kind[i] != PRESENT:
+        return old == new
+    if new & ~old & ~C_AF or lost & ~C_RDONLY or (lost and not old & C_WRITE):
+        return False
+    return ad_of(new) & ~f.may[i] == 0
 
 
 cdef inline int judge_entry(

@@ -27,9 +27,9 @@ cdef struct frames:
     uint64_t flags
     uint64_t flip
     uint64_t base
-    uint64_t last16            # last frame that begins 16 frames with metadata
     uint64_t outside
     uint64_t gate              # index and pfn bits that make the fold gate; never true: no fold
+    unsigned int gate_shift
     const uint8_t *pages
     unsigned int shift
     uint8_t byte
@@ -70,7 +70,7 @@ cdef struct memo:
     pairs flushes
     bint ready                 # f belongs to this unit
     frames f
-    uint64_t pending           # units replayed and not yet counted,
+    uint64_t pending           # entries replayed and not yet counted,
     uint64_t pending_addr      # side by side from this address on
     size_t skip                # units to pass over before learning again
     size_t backoff
@@ -163,16 +163,16 @@ cdef inline void memo_copy_out(const walk *w, memo *m, size_t first) noexcept no
 # counts of replayed units wait, so that many tables cost one addition
 cdef inline void memo_count(walk *w, memo *m) noexcept nogil:
     if m.pending:
-        memo_add(w, m, m.pending_addr, m.pending)
+        memo_add(w, m, m.pending_addr, m.pending // m.nr)
         m.pending = 0
 
 
-cdef inline void memo_pend(walk *w, memo *m, uint64_t addr, uint64_t units) noexcept nogil:
-    if m.pending and m.pending_addr + m.pending * (<uint64_t>m.nr << w.t.mm.m.page_shift) != addr:
+cdef inline void memo_pend(walk *w, memo *m, uint64_t addr, uint64_t entries) noexcept nogil:
+    if m.pending and m.pending_addr + (m.pending << w.t.mm.m.page_shift) != addr:
         memo_count(w, m)
     if m.pending == 0:
         m.pending_addr = addr
-    m.pending += units
+    m.pending += entries
 
 
 # before a unit is run: its counts and logs start from zero, the call's are put aside

@@ -94,7 +94,8 @@ cdef inline void *memo_for(space *sp, const strategy *s, uint64_t pages) noexcep
     m.gain = 0
     m.skip = m.backoff = 0
     m.pending = 0
-    m.known.lo = m.known.hi = m.known.credit = 0
+    m.known.lo = m.known.hi = 0
+    m.known.credit = 2 * pages
     return m
 
 

@@ -12,7 +12,7 @@ from .memo cimport frames, memo, memo_pend, small_differs, stretch
 from .mm_struct cimport addr_of
 from .pte cimport pte_addr_mask, pte_t, pte_valid
 from .simd cimport (
-    pb_bytes16, pb_flip16, pb_flip_run, pb_frames16, pb_same_down, pb_same_up, pb_within_span, pb_within_whole, pb_xor16,
+    pb_flip_run, pb_frames_run, pb_same_down, pb_same_up, pb_within_span, pb_within_whole, pb_xor16,
 )
 from .strategy cimport walk
 
@@ -48,7 +48,7 @@ cdef inline size_t run_uniform(pte_t *p, size_t most, const memo *m, pte_t addr,
     return done - rest
 
 
-# Units of LANES or more entries with equal flags: returns how many were rewritten.
+# Units of LANES or more entries with equal flags: returns how many entries were rewritten.
 # Where the metadata goes on alike, so many units are one run.
 cdef size_t replay_uniform(walk *w, memo *m) noexcept nogil:
     cdef unsigned int shift = w.t.mm.m.page_shift
@@ -74,7 +74,7 @@ cdef size_t replay_uniform(walk *w, memo *m) noexcept nogil:
         if done == 0:
             break
         i += done
-    return (i - w.idx) // nr
+    return i - w.idx
 
 
 # small units, and units whose entries differ: word by word against the remembered ones
@@ -90,7 +90,7 @@ cdef size_t replay_words(walk *w, memo *m) noexcept nogil:
     cdef unsigned int shift = w.t.mm.m.page_shift
     cdef uint64_t mask = pte_addr_mask(shift), at, pfn
     cdef uint64_t base = w.t.mm.pfn_base, nr_pages = w.t.mm.nr_pages
-    cdef size_t nr = m.nr, units = 0, i = w.idx, k
+    cdef size_t nr = m.nr, i = w.idx, k
     cdef pte_t *p
     cdef pte_t addr
     cdef bint small = nr < w.t.mm.m.cont_ptes
@@ -108,8 +108,7 @@ cdef size_t replay_words(walk *w, memo *m) noexcept nogil:
         for k in range(nr):
             p[k] = m.out_ptes[k] + addr
         i += nr
-        units += 1
-    return units
+    return i - w.idx
 
 
 # one order-0 entry; 0: it differs
@@ -122,28 +121,23 @@ cdef inline bint entry_equal(const walk *w, const memo *m, pte_t word, uint64_t 
 cdef inline uint64_t gates_of(const frames *f, size_t i, size_t next, uint64_t pfn) noexcept nogil:
     if f.gate == <uint64_t>-1 or (pfn - i) & f.gate:
         return 0
-    return next // (f.gate + 1) - i // (f.gate + 1)
+    return (next >> f.gate_shift) - (i >> f.gate_shift)
 
 
-# Order-0 entries, LANES at a time, whose frames follow one another. Once LANES of them
-# do, the metadata of all that may follow is looked at in one go.
-cdef inline size_t replay_row(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates) noexcept nogil:
-    cdef uint64_t step = <uint64_t>1 << f.shift, bytes = <uint64_t>0x0101010101010101 * f.byte, addr, at
-    cdef pte_t want
-    cdef size_t first = i
-    if i + LANES > end:
+# Order-0 entries whose frames follow one another, as far as the metadata goes on alike.
+cdef inline size_t replay_row(pte_t *p, size_t i, size_t end, const frames *f, uint64_t nr_pages, uint64_t *gates) noexcept nogil:
+    cdef uint64_t step = <uint64_t>1 << f.shift, addr, at
+    cdef size_t done
+    if i + LANES > end or p[i + LANES - 1] - p[i] != (LANES - 1) * step:
         return i
     addr = p[i] & f.mask
     at = (addr >> f.shift) - f.base
-    want = f.flags + addr
-    if at > f.last16 or not pb_bytes16(f.pages + at, bytes) or not pb_flip16(p + i, want, step, f.flip):
+    if at >= nr_pages:
         return i
-    i += LANES
-    at += LANES
-    end = i + pb_same_up(f.pages + at, min(end - i, f.last16 + LANES - at), f.byte)
-    i += pb_flip_run(p + i, end - i, want + LANES * step, step, f.flip)
-    gates[0] += gates_of(f, first, i, addr >> f.shift)
-    return i
+    done = pb_same_up(f.pages + at, min(end - i, nr_pages - at), f.byte)
+    done = pb_flip_run(p + i, done, f.flags + addr, step, f.flip)
+    gates[0] += gates_of(f, i, i + done, addr >> f.shift)
+    return i + done
 
 
 # Let the stretch reach this page; False: it cannot, or not yet.
@@ -191,16 +185,10 @@ cdef inline size_t replay_within(
 
 
 # the same, each page looked at
-cdef inline size_t replay_scattered(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates, bint low) noexcept nogil:
-    cdef uint64_t pfn
-    cdef size_t page0 = <size_t>f.pages - f.base
-    while i + LANES <= end:
-        pfn = (p[i + LANES - 1] & f.mask) >> f.shift
-        if not pb_frames16(p + i, f.flags, f.shift, f.base << f.shift, f.outside, page0, f.byte, f.flip, low):
-            break
-        i += LANES
-        gates[0] += ((i - 1) & pfn & f.gate) == f.gate
-    return i
+cdef inline size_t replay_scattered(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates) noexcept nogil:
+    if i + LANES > end:
+        return i
+    return i + pb_frames_run(p + i, end - i, f.flags, f.shift, f.base, f.outside, f.pages, f.byte, f.flip, f.low, i, f.gate, gates)
 
 
 # Inside the stretch as far as it reaches; a group outside it is looked at page by page.
@@ -217,9 +205,7 @@ cdef inline size_t replay_groups(walk *w, memo *m, size_t i, const frames *f, ui
             return replay_within(p, i, end, f, k, gates)
         k.idle += 1
         end = min(end, i + LANES)
-    if f.low:
-        return replay_scattered(p, i, end, f, gates, True)
-    return replay_scattered(p, i, end, f, gates, False)
+    return replay_scattered(p, i, end, f, gates)
 
 
 # computed once for a remembered unit
@@ -231,13 +217,15 @@ cdef frames frames_of(const walk *w, const memo *m) noexcept nogil:
     f.flags = m.in_ptes[0]
     f.flip = m.in_ptes[0] ^ m.out_ptes[0]
     f.base = w.t.mm.pfn_base
-    f.last16 = w.t.mm.nr_pages - LANES if w.t.mm.nr_pages >= LANES else 0
     # frames below the largest power of two are inside without a comparison
     while 2 * whole <= w.t.mm.nr_pages:
         whole *= 2
     f.outside = ~((whole - 1) << f.shift)
     # a unit that stored nothing (prot_numa passed over it) never comes to the gate
     f.gate = w.t.mm.m.cont_ptes - 1 if w.t.mm.m.contpte and m.c.set_ptes and pte_valid(m.out_ptes[0]) else <uint64_t>-1
+    f.gate_shift = 0
+    while (<uint64_t>1 << f.gate_shift) < w.t.mm.m.cont_ptes:
+        f.gate_shift += 1
     f.pages = w.t.mm.pages
     f.low = (f.base + w.t.mm.nr_pages) << f.shift <= <uint64_t>1 << 40
     f.byte = m.bytes[0]
@@ -263,7 +251,7 @@ cdef size_t replay_order0(walk *w, memo *m) noexcept nogil:
     m.known.credit += CREDIT * (end - i)
     while i < end:
         if not i & (LANES - 1):
-            next = replay_row(p, i, end, &f, &gates)
+            next = replay_row(p, i, end, &f, w.t.mm.nr_pages, &gates)
             if next == i:
                 next = replay_groups(w, m, i, &f, &gates)
             if next != i:
@@ -281,21 +269,21 @@ cdef size_t replay_order0(walk *w, memo *m) noexcept nogil:
 
 # as many units as equal the remembered one, from w.idx on; returns entries dealt with
 cdef size_t replay(walk *w, memo *m) noexcept nogil:
-    cdef size_t units
+    cdef size_t entries
     # a unit must lie in its contpte blocks as the remembered one did
     if m.nr >= w.t.mm.m.cont_ptes and (w.idx & (w.t.mm.m.cont_ptes - 1)) != m.phase:
         return 0
     if m.nr == 1:
-        units = replay_order0(w, m)
+        entries = replay_order0(w, m)
     elif m.uniform and m.nr >= LANES and m.nr >= w.t.mm.m.cont_ptes:
-        units = replay_uniform(w, m)
+        entries = replay_uniform(w, m)
     else:
-        units = replay_words(w, m)
-    if units:
-        m.gain += units * m.nr
-        memo_pend(w, m, addr_of(&w.t, w.idx), units)
-        w.idx += units * m.nr
-    return units * m.nr
+        entries = replay_words(w, m)
+    if entries:
+        m.gain += entries
+        memo_pend(w, m, addr_of(&w.t, w.idx), entries)
+        w.idx += entries
+    return entries
 
 
 def supported():

@@ -39,27 +39,6 @@ cdef extern from *:
         PB_EACH(k) PB_AT(p, k) ^= pb_all(flip);
     }
 
-    /* are 16 words want, want + step, ...? then flip them; else touch nothing */
-    PB_INLINE int pb_flip16(uint64_t *p, uint64_t want, uint64_t step, uint64_t flip) {
-        pb_vec w = pb_ramp(want, step), differ = pb_all(0), word[16 / PB_W];
-        PB_EACH(k) {
-            word[k / PB_W] = PB_AT(p, k);
-            differ |= word[k / PB_W] ^ w;
-            w += PB_W * step;
-        }
-        if (!pb_zero(differ))
-            return 0;
-        PB_EACH(k) PB_AT(p, k) = word[k / PB_W] ^ pb_all(flip);
-        return 1;
-    }
-
-    PB_INLINE int pb_bytes16(const uint8_t *p, uint64_t want) {
-        uint64_t a, b;
-        memcpy(&a, p, 8);
-        memcpy(&b, p + 8, 8);
-        return ((a ^ want) | (b ^ want)) == 0;
-    }
-
     /* Are 16 words `flags` with any frames, each with the metadata byte `byte`? Then flip
        them. `outside` has every bit that a shifted frame number may not have once `first`,
        that of the metadata's first frame, is taken off; a frame below it borrows into them.
@@ -86,6 +65,22 @@ cdef extern from *:
         }
         pb_xor16(p, flip);
         return 1;
+    }
+
+    /* groups of 16 words as pb_frames16 takes them, until one is not; counts block ends */
+    static __attribute__((noinline)) size_t pb_frames_run(
+            uint64_t *p, size_t nr, uint64_t flags, unsigned shift, uint64_t base, uint64_t outside, const uint8_t *pages,
+            uint8_t byte, uint64_t flip, int low, size_t at, uint64_t gate, uint64_t *gates) {
+        const uintptr_t page0 = (uintptr_t)pages - base;
+        uint64_t *const end = p + nr / 16 * 16, *const begin = p;
+        for (at += 15; p != end; p += 16, at += 16) {
+            const uint64_t last = p[15] >> shift;
+            if (low ? !pb_frames16(p, flags, shift, base << shift, outside, page0, byte, flip, 1)
+                    : !pb_frames16(p, flags, shift, base << shift, outside, page0, byte, flip, 0))
+                break;
+            *gates += (at & last & gate) == gate;
+        }
+        return p - begin;
     }
 
     /* Are groups of 16 words want, want + step, ...? Flip them, until one is not; returns
@@ -185,8 +180,17 @@ cdef extern from *:
                           size_t at, unsigned int shift, uint64_t gate, uint64_t *gates) noexcept nogil
     size_t pb_same_up(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
     size_t pb_same_down(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
-    bint pb_flip16(uint64_t *p, uint64_t want, uint64_t step, uint64_t flip) noexcept nogil
     void pb_xor16(uint64_t *p, uint64_t flip) noexcept nogil
-    bint pb_bytes16(const uint8_t *p, uint64_t want) noexcept nogil
+    size_t pb_frames_run(uint64_t *p, size_t nr, uint64_t flags, unsigned int shift, uint64_t base, uint64_t outside,
+                         const uint8_t *pages, uint8_t byte, uint64_t flip, bint low,
+                         size_t at, uint64_t gate, uint64_t *gates) noexcept nogil
+    size_t pb_flip_run(uint64_t *p, size_t nr, uint64_t want, uint64_t step, uint64_t flip) noexcept nogil
+    size_t pb_within_whole(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
+                           size_t at, unsigned int shift, uint64_t gate, uint64_t *gates) noexcept nogil
+    size_t pb_within_span(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
+                          size_t at, unsigned int shift, uint64_t gate, uint64_t *gates) noexcept nogil
+    size_t pb_same_up(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
+    size_t pb_same_down(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
+    void pb_xor16(uint64_t *p, uint64_t flip) noexcept nogil
     bint pb_frames16(uint64_t *p, uint64_t flags, unsigned int shift, uint64_t first, uint64_t outside,
                      size_t pages, uint8_t byte, uint64_t flip, bint low) noexcept nogil
