@@ -25,7 +25,7 @@ BUILD = builds.ensure()
 
 import numpy as np  # noqa: E402
 
-from . import kernel, numpy_mprotect, worlds  # noqa: E402
+from . import kernel, numpy_mprotect, patterns, worlds  # noqa: E402
 
 MIB = 1 << 20
 #: (what, PTE array) -> largest ratio allowed, by layout; NumPy and kernel rows: smallest
@@ -249,11 +249,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed, and name it")
     parser.add_argument("--no-numpy", dest="numpy", action="store_false", help="leave the NumPy row out")
     parser.add_argument("--no-kernel", dest="kernel", action="store_false", help="leave the running kernel's row out")
+    parser.add_argument("--no-patterns", dest="patterns", action="store_false", help="leave the table of all strategies out")
     args = parser.parse_args(argv)
     rows = collect(args)
     print(table(rows))
+    every = patterns.collect(library(), 5) if args.patterns else []
+    if every:
+        print(patterns.table(every))
     if args.json:
-        args.json.write_text(json.dumps({"numpy": np.__version__, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"numpy": np.__version__, "rows": rows, "patterns": every}, indent=1) + "\n")
     misses = missed(rows)
     for line in misses:
         print(f"missed: {line}")

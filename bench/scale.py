@@ -33,6 +33,8 @@ BYTES_PER_PAGE = 10.0
 PEAK_AT_1T = 3 * GIB
 SETUP = 100e6
 CALL_US = 2.0
+#: worlds a minute and core, all laws
+WORLDS = 10e6
 #: two threads against one; judged where two processes reach it, so that a second CPU is known to be free
 THREADS = 1.8
 
@@ -150,7 +152,30 @@ def threads(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [parallel.measure(layout, args.rounds) for layout in ("T1", "T3")]
 
 
-PARTS = {"growth": growth, "setup": setup, "import": imports, "call": calls, "threads": threads}
+def checker(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Worlds a minute and core of the checker: the laws of the table, with the TLB model, with one hardware update."""
+    builds.ensure()
+    check = builds.load("ptebatch.core.check").Checker
+    small = builds.load("ptebatch.smallworlds")
+    machine = builds.load("ptebatch.small").small_machine(builds.load("ptebatch.machine").Machine())
+    some = [chunk for chunk in small.chunks(machine) if chunk.size == 3][::7]
+    rows = []
+    for how, kinds in (("plain", {}), ("TLB", {"tlb": True}), ("TLB, hardware", {"tlb": True, "hardware": 1})):
+        rates = []
+        for _ in range(args.rounds):
+            run = check(machine, "folio")
+            begin, judged = time.process_time(), 0
+            for chunk in some:
+                found = run.sweep(chunk.words, chunk.pages, chunk.calls, chunk.ad, chunk.folds, **kinds)
+                judged += int(found[0])
+                if found[2]:
+                    raise SystemExit("bench: folio breaks a law")
+            rates.append(judged / (time.process_time() - begin) * 60)
+        rows.append({"what": "checker", "laws": how, "worlds": judged, "per_minute": statistics.median(rates)})
+    return rows
+
+
+PARTS = {"growth": growth, "setup": setup, "import": imports, "call": calls, "checker": checker, "threads": threads}
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:
@@ -170,6 +195,8 @@ def _missed(row: dict[str, Any], where: str) -> Iterator[str]:
         yield f"setup: {where} maps {row['ptes_per_s'] / 1e6:.0f} million PTEs a second, target at least {SETUP / 1e6:.0f}"
     if what == "call" and row["extra_us"] > CALL_US:
         yield f"call: one page from Python takes {row['extra_us']:.2f} us more than in C, target at most {CALL_US}"
+    if what == "checker" and row["per_minute"] < WORLDS:
+        yield f"checker: {row['laws']} {row['per_minute'] / 1e6:.0f} million worlds a minute, target at least {WORLDS / 1e6:.0f}"
     if what == "threads" and row["threads"] < THREADS <= row["processes"]:
         yield f"threads: {where} two run at {row['threads']:.2f} times one, target at least {THREADS}"
 
@@ -188,6 +215,8 @@ def text(row: dict[str, Any]) -> str:
         return f"import   {row['ms']:.0f} ms, of which NumPy {row['numpy_ms']:.0f}"
     if what == "call":
         return f"call     one page: {row['python_us']:.2f} us from Python, {row['c_us']:.2f} us in C, {row['extra_us']:.2f} more"
+    if what == "checker":
+        return f"checker  {row['laws']:13}  {row['per_minute'] / 1e6:6.0f} million worlds a minute ({row['worlds']:,} worlds)"
     judged = "" if row["processes"] >= THREADS else "  (not judged: no second CPU was free)"
     return f"threads  {row['layout']:3} two at {row['threads']:.2f} times one; two processes at {row['processes']:.2f}{judged}"
 
