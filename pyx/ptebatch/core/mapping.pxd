@@ -79,6 +79,34 @@ cdef inline void map_row(space *sp, plan *pl, uint64_t addr, uint64_t pages) noe
     pl.last_head = pl.head + ((pl.skip + pages - 1) & ~(size - 1))
 
 
+# order-0 folios with frames in any order: never painted
+cdef inline void map_singles(space *sp, plan *pl, uint64_t addr, uint64_t pages) noexcept nogil:
+    cdef unsigned int shift = sp.mm.m.page_shift
+    cdef size_t ptrs = sp.mm.m.ptrs_per_pte, idx = (addr >> shift) & (ptrs - 1)
+    cdef uint8_t *page0 = sp.mm.pages
+    cdef uint64_t base = sp.mm.pfn_base, done = 0, end, head
+    cdef const uint64_t *heads = pl.heads
+    cdef const uint8_t *exclusive = pl.exclusive
+    cdef uint8_t bytes[2]
+    cdef pte_t words[2]
+    cdef pte_t *leaf
+    cdef bint all = pl.all_exclusive
+    bytes[0], bytes[1] = pl.byte, pl.byte | PG_ANON_EXCLUSIVE
+    words[0], words[1] = pl.plain, pl.writable
+    while done < pages:
+        leaf = pte_table(&sp.pt, addr + (done << shift)) + idx - done
+        end = min(pages, done + ptrs - idx)
+        idx = 0
+        while done < end:
+            head = heads[done]
+            if exclusive != NULL:
+                all = exclusive[done] != 0
+            leaf[done] = words[all] | head << shift
+            page0[head - base] = bytes[all]
+            done += 1
+    pl.last_head = heads[pages - 1]
+
+
 # The whole range; its leaf tables exist, heads and orders were checked.
 cdef inline void map_pages(space *sp, uint64_t addr, uint64_t pages, plan *pl) noexcept nogil:
     cdef unsigned int shift = sp.mm.m.page_shift
@@ -91,6 +119,9 @@ cdef inline void map_pages(space *sp, uint64_t addr, uint64_t pages, plan *pl) n
         memset(sp.mm.pages + (head - sp.mm.pfn_base), byte | pl.order, (pages + cut + size - 1) & ~(size - 1))
     if row and pl.orders == NULL:
         map_row(sp, pl, addr, pages)
+        return
+    if not row and pl.orders == NULL and pl.order == 0:
+        map_singles(sp, pl, addr, pages)
         return
     while done < pages:
         if pl.orders != NULL:

@@ -21,6 +21,8 @@ import numpy as np
 
 from ptebatch.errors import LayoutError
 
+UNALIGNED = "a head of `heads` is not aligned to its folio; give multiples of 2**order"
+
 
 cdef class Tables(Space):
     """The page tables of one address space, entry by entry and folio by folio; see `MM`."""
@@ -316,13 +318,17 @@ cdef class Tables(Space):
                 self.frames_exist(head, head + pages)
                 return int(head)
             check_heads(given, pages >> <int>order_of)
-            order_of = np.full(given.shape, order_of, np.uint8)
+            # equal folios that are aligned are the same or apart
+            if int(np.bitwise_or.reduce(given)) & (size - 1):
+                raise LayoutError(UNALIGNED)
+            self.frames_exist(int(given.min()), int(given.max()) + size)
+            return given
         sizes = np.left_shift(np.uint64(1), order_of.astype(np.uint64))
         if given is None:
             given = next_heads(self.next_pfn, sizes)
         check_heads(given, len(sizes))
         if ((given & (sizes - np.uint64(1))) != 0).any():
-            raise LayoutError("a head of `heads` is not aligned to its folio; give multiples of 2**order")
+            raise LayoutError(UNALIGNED)
         self.frames_exist(int(given.min()), int((given + sizes).max()))
         if heads is not None:
             check_overlap(given, sizes)
@@ -379,6 +385,8 @@ cdef uint64_t top_frame(const plan *pl, object folios) except? 0xdeadbeef:
     order_of, head_of = folios
     if pl.heads == NULL:
         return pl.last_head + (<uint64_t>1 << pl.order)
+    if pl.orders == NULL:
+        return int(head_of.max()) + (<uint64_t>1 << pl.order)
     return int((head_of + np.left_shift(np.uint64(1), np.asarray(order_of, np.uint64))).max())
 
 
