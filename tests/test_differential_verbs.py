@@ -32,9 +32,9 @@ def verbs(world: World, draw: st.DrawFn, mm: Any) -> tuple[str, tuple[Any, ...]]
     if p.pte_present(word):
         choices += ["hw_update", "hw_update"]
         if not p.pte_special(word):
-            choices += ["set_pte_at", "move", "ptep_get"]
+            choices += ["set_pte_at", "move", "ptep_get", "wrprotect_ptes"]
         if p.pte_valid(word) and not p.pte_special(word):
-            choices += ["wrprotect_ptes", "reuse"]  # fork and faults never ask it of PROT_NONE
+            choices.append("reuse")  # faults never ask it of PROT_NONE
     name = draw(st.sampled_from(choices))
     at = addr + i * page
     nr = draw(st.integers(1, alike))

@@ -200,6 +200,12 @@ def test_e13_changes_earlier_vmas():
     assert prots(mm) == [(0, 2, RW), (2, 2, PROT_READ)]
 
 
+def test_the_address_of_a_refusal_is_where_the_call_stopped():
+    mm = space((0, 4, PROT_READ, {"file": 7, "shared": True, "may": PROT_READ}))
+    code, error = call(mm, 1, 2, RW)
+    assert code == errno.EACCES and error.addr == AT + PAGE
+
+
 def test_e11_changes_nothing():
     mm = space((2, 2, RW))
     before = mm.ptes(AT, 4).copy()

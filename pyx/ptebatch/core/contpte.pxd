@@ -188,10 +188,14 @@ cdef inline void contpte_try_fold(table *t, size_t idx, pte_t pte) noexcept nogi
         __contpte_try_fold(t, idx, pte)
 
 
+cdef inline void contpte_unfold(table *t, size_t idx, pte_t pte) noexcept nogil:
+    t.mm.c.unfold_calls += 1
+    contpte_convert(t, idx, pte_mknoncont(pte))
+
+
 cdef inline void contpte_try_unfold(table *t, size_t idx, pte_t pte) noexcept nogil:
     if pte_valid_cont(pte):
-        t.mm.c.unfold_calls += 1
-        contpte_convert(t, idx, pte_mknoncont(pte))
+        contpte_unfold(t, idx, pte)
 
 
 cdef inline void contpte_try_unfold_single(table *t, size_t idx, pte_t pte) noexcept nogil:

@@ -315,6 +315,7 @@ cdef inline outcome do_mprotect(space *sp, request *r) noexcept nogil:
         flags = new_flags(r, prot, v)
         o = may_have(sp, v, flags)
         if o.err:
+            o.addr = at
             return o
         tmp = min(v.end, end)
         o = mprotect_fixup(sp, &i, at, tmp, flags, r)

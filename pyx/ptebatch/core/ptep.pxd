@@ -3,13 +3,13 @@
 # strategies, walks) uses these only. Counterpart: the public half of
 # arch/arm64/include/asm/pgtable.h. Rules: spec 3.2.
 from .contpte cimport (
-    __get_and_clear_full_ptes, __ptep_get, __ptep_get_and_clear, __ptep_set_access_flags, __ptep_set_wrprotect,
+    __cmpxchg, __get_and_clear_full_ptes, __ptep_get, __ptep_get_and_clear, __ptep_set_access_flags, __ptep_set_wrprotect,
     __ptep_test_and_clear_young, __set_pte, __set_ptes, contpte_align_down, contpte_ptep_get,
     contpte_ptep_set_access_flags, contpte_set_ptes, contpte_try_fold, contpte_try_unfold_partial,
-    contpte_try_unfold_single,
+    contpte_try_unfold_single, contpte_unfold,
 )
 from .mm_struct cimport table
-from .pte cimport pte_cont, pte_mkclean, pte_mknoncont, pte_mkold, pte_t, pte_valid_cont
+from .pte cimport pte_cont, pte_mkclean, pte_mknoncont, pte_mkold, pte_t, pte_valid_cont, pte_wrprotect
 
 
 cdef inline pte_t ptep_get(table *t, size_t idx) noexcept nogil:
@@ -62,13 +62,16 @@ cdef inline void clear_full_ptes(table *t, size_t idx, size_t nr) noexcept nogil
 cdef inline void wrprotect_ptes(table *t, size_t idx, size_t nr) noexcept nogil:
     cdef size_t i
     cdef pte_t pte
+    if t.mm.m.contpte and nr == 1:
+        # CONT alone is asked, PROT_NONE blocks of 6.12 to 6.17 unfold too (spec 3.2)
+        pte = __ptep_get(t, idx)
+        if pte_cont(pte):
+            t.mm.c.unfold_single += 1
+            contpte_unfold(t, idx, pte)
+        __cmpxchg(t, idx, pte_wrprotect(t.leaf[idx]))
+        return
     if t.mm.m.contpte:
-        if nr == 1:
-            pte = __ptep_get(t, idx)
-            if pte_cont(pte):
-                contpte_try_unfold_single(t, idx, pte)
-        else:
-            contpte_try_unfold_partial(t, idx, nr)
+        contpte_try_unfold_partial(t, idx, nr)
     for i in range(nr):
         __ptep_set_wrprotect(t, idx + i)
 

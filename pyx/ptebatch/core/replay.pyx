@@ -188,7 +188,8 @@ cdef inline size_t replay_within(
 cdef inline size_t replay_scattered(pte_t *p, size_t i, size_t end, const frames *f, uint64_t *gates) noexcept nogil:
     if i + LANES > end:
         return i
-    return i + pb_frames_run(p + i, end - i, f.flags, f.shift, f.base, f.outside, f.pages, f.byte, f.flip, f.low, i, f.gate, gates)
+    return i + pb_frames_run(
+        p + i, end - i, f.flags, f.shift, f.base, f.outside, f.pages, f.byte, f.flip, f.low, i, f.gate, gates)
 
 
 # Inside the stretch as far as it reaches; a group outside it is looked at page by page.
