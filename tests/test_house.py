@@ -19,17 +19,17 @@ PKG = TREE / "pkg" / "ptebatch"
 
 #: rooms of the core, lowest first: a room cimports from rows above its own only
 FLOORS = (
-    ("args", "counters", "log", "machine", "pte", "simd"),
-    ("accessors", "mm_struct", "pgtable", "vma"),
-    ("tlb",),
-    ("contpte",),
+    ("args", "counters", "log", "machine", "pte", "simd", "smallworld"),
+    ("accessors", "hardware", "mm_struct", "pgtable", "vma"),
+    ("laws", "tlb"),
+    ("contpte", "eventlaws"),
     ("ptep",),
     ("batch",),
     ("strategy",),
     ("memo", "strategies", "window"),
     ("change", "replay", "resolved"),
     ("mprotect",),
-    ("judge", "mapping", "result", "space"),
+    ("mapping", "result", "space"),
     ("check", "tables"),
     ("mm",),
 )
