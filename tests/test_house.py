@@ -19,7 +19,7 @@ PKG = TREE / "pkg" / "ptebatch"
 
 #: rooms of the core, lowest first: a room cimports from rows above its own only
 FLOORS = (
-    ("args", "counters", "log", "machine", "pte", "simd", "smallworld"),
+    ("args", "counters", "held", "log", "machine", "pte", "simd", "smallworld"),
     ("accessors", "hardware", "mm_struct", "pgtable", "vma"),
     ("laws", "tlb"),
     ("contpte", "eventlaws"),

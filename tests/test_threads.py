@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import sysconfig
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ptebatch import MM, STRATEGIES
-from ptebatch.errors import PtebatchError
+import ptebatch
+from ptebatch import MM, STRATEGIES, Machine
+from ptebatch.core.check import FIRST_PFN, Checker
+from ptebatch.errors import PtebatchError, StrategyError
+from ptebatch.strategies import unregister
 
 BASE = 1 << 30
 PAGES = 1 << 13
@@ -136,6 +144,198 @@ def test_many_threads_on_one_address_space_never_mix():
     assert len({v.flags & 7 for v in mm.vmas()}) == 1
     words = mm.ptes(BASE, 512)
     assert ((words >> np.uint64(12)) & np.uint64(0xFFFFFFFF) == np.arange(1024, 1536, dtype=np.uint64)).all()
+
+
+# ---- what another thread could break ----
+
+NR = 4
+IN_USE = "in use by a call that still runs"
+
+
+def together(*work: Callable[[int], Any]) -> list[Any]:
+    """What each function returns, each in a thread of its own, begun at one moment; its argument is its number."""
+    gate = threading.Barrier(len(work))
+
+    def run(i: int) -> Any:
+        gate.wait(60)
+        return work[i](i)
+
+    with ThreadPoolExecutor(len(work)) as pool:
+        return list(pool.map(run, range(len(work))))
+
+
+def until_free(call: Callable[[], Any]) -> Any:
+    while True:
+        try:
+            return call()
+        except PtebatchError as e:
+            assert IN_USE in str(e), e
+
+
+@pytest.fixture
+def often():
+    """Threads take turns every few bytecodes, where there is a GIL to take turns with."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_frames_keys_and_ids_are_given_out_once(often):
+    mm = MM("7.3", nr_pages=1 << 16)
+    each = 200
+
+    def take(_: int) -> list[int]:
+        return [until_free(lambda: mm.alloc_folio(2)) for _ in range(each)]
+
+    heads = sorted(head for part in together(*[take] * NR) for head in part)
+    assert heads == list(range(1024, 1024 + 4 * NR * each, 4))
+    keys = [key for part in together(*[lambda _: [until_free(mm.pkey_alloc)]] * 7) for key in part]
+    assert sorted(keys) == list(range(1, 8))
+
+
+def test_mappings_made_at_one_time_are_all_there(often):
+    """Tables, VMAs and frames of many threads; each finds its own words again where the upper tables lead."""
+    mm = MM("7.3", nr_pages=1 << 16)
+    span, each = 1 << 21, 40
+
+    def fill(i: int) -> list[tuple[int, int]]:
+        made = []
+        for k in range(each):
+            start = BASE + (k * NR + i) * span
+            until_free(lambda at=start: mm.mmap(at, span, 3))
+            first = until_free(lambda at=start: mm.map_folios(at, 16, 4))
+            view = mm.ptes(start, 16)
+            view[:] |= np.uint64(i + 1) << np.uint64(59)
+            assert until_free(lambda at=start: mm.walk(at))[-1] == (0, int(view[0]))
+            made.append((start, first))
+        return made
+
+    made = sorted(row for part in together(*[fill] * NR) for row in part)
+    vmas = mm.vmas()
+    assert [v.start for v in vmas] == [start for start, _ in made] and len({v.anon_vma for v in vmas}) >= 1
+    assert len({first for _, first in made}) == len(made)
+    for start, first in made:
+        words = mm.ptes(start, 16)
+        owner = (start - BASE) // span % NR + 1
+        assert (words >> np.uint64(59) == owner).all()
+        assert ((words >> np.uint64(12)) & np.uint64(0xFFFFFFFF) == np.arange(first, first + 16, dtype=np.uint64)).all()
+
+
+def test_calls_of_all_kinds_at_one_time_leave_a_state_that_calls_in_turn_leave(often):
+    start = world(512)
+    whole = {}
+    for prot in (0, 1, 3):
+        for before in (0, 1, 3):
+            mm = start.copy()
+            mm.mprotect(BASE, 512 << 12, before)
+            result = mm.mprotect(BASE, 512 << 12, prot)
+            whole[before, prot] = result.pages, tuple(result.counters.values()), mm.ptes(BASE, 512).tobytes()
+    mm = start.copy()
+
+    def toggle(i: int) -> list[tuple[int, Any]]:
+        prots = [(0, 1, 3)[(i + k) % 3] for k in range(60)]
+        return [(prot, until_free(lambda p=prot: mm.mprotect(BASE, 512 << 12, p))) for prot in prots]
+
+    def look(_: int) -> None:
+        for _ in range(60):
+            assert until_free(mm.vmas)[0].end == BASE + (512 << 12)
+            other = until_free(mm.copy)
+            prot = other.vmas()[0].flags & 7
+            assert other.ptes(BASE, 512).tobytes() in {w[2] for (_, p), w in whole.items() if p == prot}, "half a call was copied"
+            repr(mm)
+
+    for part in together(toggle, toggle, look, look)[:2]:
+        for prot, result in part:
+            seen = result.pages, tuple(result.counters.values())
+            assert seen in {w[:2] for (_, p), w in whole.items() if p == prot}, "counters of two calls were mixed"
+
+
+def test_a_window_belongs_to_the_thread_of_the_step():
+    mm = world(512)
+    heard: list[str] = []
+
+    def other(window) -> None:
+        for use in (lambda: window.change_unit(0, 1, False), lambda: window.old, lambda: window.max_nr):
+            with pytest.raises(StrategyError, match="belongs to the thread that runs") as e:
+                use()
+            heard.append(str(e.value))
+
+    def step(window) -> int:
+        if not heard:
+            thread = threading.Thread(target=other, args=(window,))
+            thread.start()
+            thread.join()
+        window.change_unit(0, 1, False)
+        return 1
+
+    assert mm.mprotect(BASE, 512 << 12, 1, strategy=step).pages == 512
+    assert len(heard) == 3
+
+
+def small_world() -> tuple[Machine, tuple[Any, ...]]:
+    machine = Machine("7.3", cont_ptes=2, ptrs_per_pte=4)
+    word = 1 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 11 | 3 << 8 | 3 << 53
+    ptes = [word | (FIRST_PFN + i) << 12 for i in range(4)]
+    return machine, (ptes, [0x90] * 4, (0, 4, 0x73, word, 1, True))
+
+
+def test_a_checker_is_one_threads_at_a_time(often):
+    machine, call = small_world()
+    checker = Checker(machine, "folio")
+    expected = checker.check(*call), checker.events, checker.counters
+    assert expected[1]
+
+    def judge(_: int) -> None:
+        for _ in range(200):
+            assert until_free(lambda: checker.check(*call)) == expected[0]
+            assert until_free(lambda: checker.events) in (expected[1], [])
+            assert until_free(lambda: checker.counters) == expected[2]
+
+    together(*[judge] * NR)
+
+
+def test_a_checker_is_refused_to_the_step_it_runs():
+    machine, call = small_world()
+    heard: list[str] = []
+
+    def step(window) -> int:
+        with pytest.raises(PtebatchError, match=IN_USE) as e:
+            checker.check(*call)
+        heard.append(str(e.value))
+        window.change_unit(0, window.max_nr, True)
+        return window.max_nr
+
+    checker = Checker(machine, step)
+    checker.final(*call)
+    assert "Checker" in heard[0] and checker.error is None
+
+
+def test_a_strategy_is_registered_once(often):
+    def take(_: int) -> int:
+        try:
+            ptebatch.register("by-many", lambda window: 1)
+        except StrategyError:
+            return 0
+        return 1
+
+    for _ in range(50):
+        assert sum(together(*[take] * NR)) == 1
+        unregister("by-many")
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
+def test_no_part_of_the_package_switches_the_gil_on():
+    program = """
+import importlib, pkgutil, sys, ptebatch
+for module in pkgutil.walk_packages(ptebatch.__path__, "ptebatch."):
+    if not module.name.endswith(("__main__", "_replay_v3")):
+        importlib.import_module(module.name)
+assert any(name.startswith("ptebatch.core.mm") for name in sys.modules)
+assert not sys._is_gil_enabled()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=120)
+    assert not sys._is_gil_enabled(), "something switched the GIL on for these tests"
 
 
 def test_a_copy_is_independent():

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checker_report import ContChanges, Report
+from .checker_report import ContChanges, Line, Report
 from .core.check import Checker
-from .checker_report import Line
 from .counterexample import Counterexample, examine, left, told
 from .errors import PtebatchError, StrategyError
 from .machine import Machine
@@ -38,9 +37,11 @@ Step = str | Strategy | Callable[[Any], int]
 #: seconds that a strategy written in Python is given
 PYTHON_BUDGET = 60.0
 #: random worlds of each geometry, compiled and in Python; in Python under a budget, each round
-RANDOM, RANDOM_PYTHON, RANDOM_ROUND = 200_000, 20_000, 4096
+RANDOM, RANDOM_PYTHON, RANDOM_ROUND = 100_000, 20_000, 4096
 #: entries of a block and of a table of random worlds; the second has the blocks of the 4K granule
 LARGER = ((4, 16), (16, 32))
+#: findings that do not come again, after which the search ends
+ODD = 20
 #: under a budget: families of which rows of two are tried in full, and growth of a round
 FULL_PAIRS, GROWTH = ("downgrade", "upgrade", "writenotify"), 8
 
@@ -175,14 +176,17 @@ class _Search:
         self.checker = Checker(machine, self.strategy)
         self.report = Report(self.name, machine, kind, seed)
         self.start = time.perf_counter()
+        self.odd: list[Counterexample] = []
         #: random worlds of each larger geometry, with a checker for it
-        self.larger = []
+        self.larger: list[tuple[Checker, Iterator[Chunk]]] = []
         for sizes in LARGER:
             other = small_machine(self.wanted, *sizes)
             if other not in [checker.machine for checker, _ in self.larger]:
                 self.larger.append((Checker(other, self.strategy), random_chunks(other, seed)))
 
     def end(self) -> Report:
+        if self.odd and self.report.counterexample is None:
+            self.report.counterexample = self.odd[0]
         self.report.seconds = time.perf_counter() - self.start
         self.report.runs = self.checker.runs + sum(checker.runs for checker, _ in self.larger)
         return self.report
@@ -194,12 +198,14 @@ class _Search:
             self.progress(f"{self.name}: rows of {size} entries, {self.report.judged:,} worlds in {now - self.start:.0f} s")
 
     def finish(self, checker: Checker, world: SmallWorld, law: int) -> None:
-        """A law is broken: make the world small. What does not come again is told as it was seen."""
+        """A law is broken: make the world small. What does not come again is told if nothing else is found."""
         self.progress(f"{self.name}: found one, making it small")
+        self.report.complete = False
         seen = told(world, self.name, law, left(checker, world, law), repeats=False)
         smallest = shrink(checker, world, law)
-        self.report.counterexample = examine(checker, smallest, self.name) or examine(checker, world, self.name) or seen
-        self.report.complete = False
+        found = examine(checker, smallest, self.name) or examine(checker, world, self.name)
+        self.odd += [] if found else [seen]
+        self.report.counterexample = found or (self.odd[0] if len(self.odd) == ODD else None)
 
     # ---- every world ----
 
@@ -261,13 +267,13 @@ class _Search:
                 judged = self.sweep(chunk)
             else:
                 judged = self.each(chunk, seed, round_)
-            new = chunk.nr if round_ == 0 or chunk.size == 1 else 0
+            new = chunk.nr if round_ <= 0 else 0
             self.report.add(chunk.size, 0, judged, new, time.perf_counter() - began)
             if self.report.counterexample is not None:
                 break
             self.say(chunk.size)
         else:
-            self.report.complete = True
+            self.report.complete = not self.odd
         return self.end()
 
     def rounds(self) -> Iterator[tuple[int, Chunk]]:
@@ -306,14 +312,14 @@ class _Search:
 
     def random_worlds(self, worlds: int, budget: float | None = None) -> bool:
         """Judge so many more of each larger geometry; whether one breaks a law."""
-        for checker, drawn in self.larger:
-            machine = checker.machine
-            line = self.report.larger.setdefault((machine.ptrs_per_pte, machine.cont_ptes), Line())
-            until = line.judged + worlds
-            while line.judged < until:
+        until = self.report.judged + worlds * len(self.larger)
+        while self.report.judged < until:
+            for checker, drawn in self.larger:
+                machine = checker.machine
+                line = self.report.larger.setdefault((machine.ptrs_per_pte, machine.cont_ptes), Line())
                 began = time.perf_counter()
                 if budget is not None and began - self.start > budget:
-                    break
+                    return False
                 chunk = next(drawn)
                 judged, law, _, row = checker.each(
                     chunk.words, chunk.pages, chunk.calls, chunk.ad, chunk.folds, tlb=True, hardware=chunk.updates
@@ -322,6 +328,7 @@ class _Search:
                 line.seconds += time.perf_counter() - began
                 if law:
                     self.finish(checker, chunk.world(machine, row, row, checker.start_ptes), law)
+                if self.report.counterexample is not None:
                     return True
                 self.say(machine.ptrs_per_pte)
         return False

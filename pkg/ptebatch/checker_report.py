@@ -158,7 +158,7 @@ class Report:
         if self.kind == "random":
             return [*self._larger(), said]
         heads = ("entries", "worlds", "judged") if self.kind == "exhaustive" else ("entries", "judged", "of")
-        rows = [(*heads, "seconds", "million/min")]
+        rows: list[tuple[str, ...]] = [(*heads, "seconds", "million/min")]
         for size, line in sorted(self.lines.items()):
             rows.append(self._row(str(size), line))
         total = Line(

@@ -118,7 +118,8 @@ class Counterexample:
         if ":" not in self.strategy and self.strategy not in STRATEGIES:
             strategy = self.strategy if self.strategy.isidentifier() else "step"  # an object that was given
         if not self.repeats:
-            return f"from ptebatch.checker import verify_strategy\nprint(verify_strategy({strategy}, machine={str(self.world.machine)!r}))"
+            again = f"verify_strategy({strategy}, machine={str(self.world.machine)!r})"
+            return f"from ptebatch.checker import verify_strategy\nprint({again})"
         return "\n".join(
             [
                 "from ptebatch.checker import judge",

@@ -52,7 +52,7 @@ def unit(run: Run) -> Breach | None:
                 return Breach(i, "a commit of what was started and not committed", f"commit [{i}, {i + value})")
             state[i : i + value] = [2] * value
     for i, done in enumerate(state):
-        if run.events and (done == 2) != run.handled(i):
+        if run.events and done != 2 * run.handled(i):
             return Breach(
                 i,
                 f"entry {i} is {'' if run.handled(i) else 'not '}started and committed",
@@ -218,4 +218,6 @@ def _grants_more(cached: int, word: int) -> bool:
 
 def gather_reset(run: Run) -> Breach | None:
     """After the final flush the gather is empty again (I-16)."""
-    return None if run.reset else Breach(-1, "an empty gather", "what was flushed is still gathered")
+    if run.reset or not run.events or run.gathered is None:
+        return None
+    return Breach(-1, "an empty gather", "what was flushed is still gathered")

@@ -24,12 +24,23 @@ def show(run: Run, word: int) -> str:
     return draw(np.array([word], np.uint64), run.machine, exclusive=np.array([False]), fields=_HOW).replace(",nopae", "")
 
 
+def _differ(run: Run, i: int, want: int, got: int, where: str = "") -> Breach:
+    """Two words that differ, with their bits if the notation does not tell them apart."""
+    one, other = show(run, want), show(run, got)
+    if one == other:
+        one, other = f"word {want:#018x}", f"word {got:#018x}"
+    return Breach(i, one + where, other)
+
+
 def _left_alone(run: Run, i: int) -> bool:
     """Only hardware changed entry i."""
-    changed = run.before[i] ^ run.after[i]
-    if not changed or not p.pte_present(run.before[i]):
-        return not changed
-    return not changed & ~(b.PTE_AF | b.PTE_RDONLY) and not run.ad(run.after[i]) & ~run.may(i)
+    old, new = run.before[i], run.after[i]
+    lost = old & ~new
+    if old == new or not p.pte_present(old):
+        return old == new
+    if new & ~old & ~b.PTE_AF or lost & ~b.PTE_RDONLY or (lost and not p.pte_write(old)):
+        return False
+    return not run.ad(new) & ~run.may(i)
 
 
 def _changed(run: Run) -> Iterator[int]:
@@ -65,7 +76,7 @@ def outside(run: Run) -> Breach | None:
         if i in run.called or _left_alone(run, i):
             continue
         if not low <= i < high or not p.pte_present(old) or (old ^ new) & ~AD_BITS:
-            return Breach(i, f"{show(run, old)}, outside the range", show(run, new))
+            return _differ(run, i, old, new, ", outside the range")
     return None
 
 
@@ -76,9 +87,9 @@ def kind_kept(run: Run) -> Breach | None:
         if p.pte_present(old) and not run.skipped(i) and not p.pte_present(new):
             return Breach(i, "a present entry", show(run, new))
         if p.pte_none(old) and new != run.not_present_after(old):
-            return Breach(i, show(run, run.not_present_after(old)), show(run, new))
+            return _differ(run, i, run.not_present_after(old), new)
         if p.pte_softleaf(old) and p.pte_present(new):
-            return Breach(i, show(run, run.not_present_after(old)), show(run, new))
+            return _differ(run, i, run.not_present_after(old), new)
     return None
 
 
@@ -87,7 +98,7 @@ def softleaf_kept(run: Run) -> Breach | None:
     for i in run.called:
         old, new = run.before[i], run.after[i]
         if p.pte_softleaf(old) and not p.pte_present(new) and new != run.not_present_after(old):
-            return Breach(i, show(run, run.not_present_after(old)), show(run, new))
+            return _differ(run, i, run.not_present_after(old), new)
     return None
 
 
@@ -95,11 +106,11 @@ def preserved(run: Run) -> Breach | None:
     """Each entry keeps its frame and gets its new protection, bit for bit but W, A/D and CONT (rule 5)."""
     for i in run.called:
         if run.skipped(i) and p.pte_present(run.before[i]) and not _left_alone(run, i):
-            return Breach(i, f"{show(run, run.before[i])}, which prot_numa skips", show(run, run.after[i]))
+            return _differ(run, i, run.before[i], run.after[i], ", which prot_numa skips")
     for i in _changed(run):
         want = run.present_after(i)
         if (want ^ run.after[i]) & ~(AD_BITS | b.PTE_WRITE):
-            return Breach(i, show(run, want), show(run, run.after[i]))
+            return _differ(run, i, want, run.after[i])
     return None
 
 

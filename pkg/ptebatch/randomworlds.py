@@ -59,6 +59,7 @@ def _calls(machine: Machine, rng: np.random.Generator, nr: int) -> tuple[NDArray
     changes = list(CHANGES.values())
     which = rng.integers(0, len(changes), nr)
     ends = np.sort(rng.integers(0, machine.ptrs_per_pte, (nr, 2)), axis=1)
+    ends[rng.random(nr) < 0.25] = 0, machine.ptrs_per_pte - 1
     flags = np.array([(c.vm_flags, c.newprot, c.cp_flags, c.anon) for c in changes], np.int64)
     calls = np.column_stack([ends[:, 0], ends[:, 1] + 1, flags[which]])
     return np.ascontiguousarray(calls), tuple(changes[i].name for i in which)
@@ -95,10 +96,10 @@ def _words(machine: Machine, rng: np.random.Generator, pages: NDArray[np.uint8],
         rng.choice(np.array(usual, np.uint64), (nr, 3)),
         rng.choice(np.array(known, np.uint64), (nr, 3)),
     )
-    kind = np.minimum(rng.geometric(0.8, (nr, entries)) - 1, 2)
+    kind = np.minimum(rng.geometric(rng.choice((0.8, 0.97, 1.0), (nr, 1)), (nr, entries)) - 1, 2)
     words = np.take_along_axis(palette, kind, axis=1)
     words[rng.random((nr, entries)) < rng.choice((0.0, 0.1, 0.4), (nr, 1))] = 0
-    step = np.where(rng.random((nr, entries)) < 0.93, 1, rng.integers(-3, 20, (nr, entries)))
+    step = np.where(rng.random((nr, entries)) < rng.choice((0.93, 1.0), (nr, 1)), 1, rng.integers(-3, 20, (nr, entries)))
     start = rng.integers(0, PAGES, (nr, 1)) & ~np.where(rng.random((nr, 1)) < 0.5, machine.cont_ptes - 1, 0)
     frames = (start + np.cumsum(step, axis=1) - step[:, :1]) % PAGES
     present = (words & np.uint64(b.PTE_VALID | b.PTE_NG)) != 0

@@ -65,7 +65,7 @@ _ROWS = (
     Change("rwx", "mprotect(PROT_READ | PROT_WRITE | PROT_EXEC), private anonymous", _RWX, b.PAGE_READONLY_EXEC, _TRY),
     Change("rw-file", "mprotect(PROT_READ | PROT_WRITE), private file mapping", _RW, b.PAGE_READONLY, _TRY, False),
     Change("numa", "change_prot_numa(), private anonymous", _RW, b.PAGE_NONE, _NUMA),
-    Change("rw-uffd", "mprotect(PROT_READ | PROT_WRITE), private anonymous with userfaultfd", _RW | _ARMED, b.PAGE_READONLY, _TRY),
+    Change("rw-uffd", "mprotect(PROT_READ | PROT_WRITE), private, with userfaultfd", _RW | _ARMED, b.PAGE_READONLY, _TRY),
     Change("uffd-wp", "userfaultfd write-protection, private anonymous", _RW | _ARMED, b.PAGE_READONLY, _WP),
     Change("uffd-resolve", "its end, private anonymous", _RW | _ARMED, b.PAGE_READONLY, _RESOLVE | _TRY),
     Change("ro-shared", "mprotect(PROT_READ), shared", _R | _SH, b.PAGE_READONLY, 0, False),
@@ -88,8 +88,8 @@ def small_machine(machine: Machine, cont_ptes: int = 4, ptrs_per_pte: int = 8) -
     return replace(machine, cont_ptes=cont_ptes, ptrs_per_pte=ptrs_per_pte)
 
 
-_FOLIO = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+):([0-9]+)=([esf]+)((?:,numa-skip|,mapped-shared)*)")
-_CALL = re.compile(r"([\w-]+) \[([0-9]+), ([0-9]+)\)")
+_FOLIO = re.compile(r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}):([0-9]{1,3})=([esf]+)((?:,numa-skip|,mapped-shared)*)")
+_CALL = re.compile(r"([\w-]+) \[([0-9]{1,9}), ([0-9]{1,9})\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +277,8 @@ def _read_folios(text: str) -> tuple[int, ...]:
         found = _FOLIO.fullmatch(part)
         if not found:
             raise LayoutError(f"folio {part!r} is not HEAD:ORDER=PAGES[,numa-skip][,mapped-shared], for example 0x400:1=es")
-        head, order, letters = int(found[1], 0) - PFN0, int(found[2]), found[3]
+        head = int(found[1], 16 if "x" in found[1].lower() else 10) - PFN0
+        order, letters = int(found[2]), found[3]
         if order > 6 or len(letters) != 1 << order or head % len(letters) or not 0 <= head <= 128 - len(letters):
             raise LayoutError(
                 f"folio {part!r} cannot be: give 2^order letters and a naturally aligned frame from {PFN0:#x} to {PFN0 + 127:#x}"

@@ -45,6 +45,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from math import gcd
 from typing import Any
 
@@ -116,7 +117,7 @@ FAMILIES = (
     Family("userfaultfd, writenotify", "rw-notify-uffd", "none RO RW RO,uffd", range(1, 4), "file"),
     Family("userfaultfd, shared", "uffd-wp-shared uffd-resolve-shared", "none RO RW RO,uffd uffd-wp", range(1, 4), "file"),
     Family("softleaf", _ALL, f"none RO,e RW,e XO,e RO,bti,e zero {_LEAVES}", range(1, 4), "others-e file", "steps", "ends"),
-    Family("empty", _ALL, "none", range(1, 2), "others-e", "steps"),
+    Family("empty", _ALL, "none", range(1, 2), "others-e file", "steps"),
     Family("jumps", "rw ro none", "none RO RO,e RW,e", range(2, 5), "others-e", "jumps", "ends"),
     Family("folded", "rw ro none rx numa rw-file", "RO,e RW,e", range(4, 9), "others-e", "aligned",
            uniform=True, every_range=True, updates=(0, 0, 0, 2, 1)),
@@ -173,7 +174,7 @@ class Chunk:
         stride = 0x9E3779B1 % self.nr or 1
         while gcd(stride, self.nr) > 1:
             stride += 1
-        return (np.arange(low, high) * stride + seed * 0x85EBCA6B) % self.nr
+        return (np.arange(low, high) * stride + seed * 0x85EBCA6B % self.nr) % self.nr
 
     def rows(self, which: NDArray[np.intp]) -> tuple[Any, ...]:
         """Worlds of these numbers, as arguments of ``Checker.each``."""
@@ -213,18 +214,49 @@ def chunks(machine: Machine, families: tuple[Family, ...] = FAMILIES) -> Iterato
 def _family_chunks(machine: Machine, family: Family, size: int) -> Iterator[Chunk]:
     known = codes(machine)
     names = tuple(name for name in family.codes.split() if name in known)
-    words, exclusive, paged = _rows(machine, names, size, family.uniform)
+    every = _rows(machine, names, size, family.uniform)
     updates = family.updates[min(size, len(family.updates)) - 1] if machine.hafdbs else 0
     for kind in family.pages.split():
         for shape in SHAPES[family.shapes](machine, size):
-            calls, changes = _calls(machine, shape.start, size, family)
-            table = _place(machine, shape, words, paged)
-            pages = _pages(shape, kind, exclusive, paged == _PRESENT)
-            weight = int(_weights(words).sum()) * _everywhere(machine, shape, size) * len(family.changes.split())
-            for ad in _patterns(family, machine, shape.start, size):
-                folds = _folds(machine, shape)
-                yield Chunk(family.name, size, table, pages, calls, ad, folds, changes, updates, weight)
-                weight = 0
+            for asked in _mappings(family, shape, kind):
+                possible = _possible(every, shape, kind, asked)
+                words, exclusive, paged = every[0][possible], every[1][possible], every[2][possible]
+                if not len(words):
+                    continue
+                calls, changes = _calls(machine, shape.start, size, family, asked)
+                table = _place(machine, shape, words, paged)
+                pages = _pages(shape, kind, exclusive, paged == _PRESENT)
+                weight = int(_weights(words).sum()) * _everywhere(machine, shape, size) * len(asked)
+                for ad in _patterns(family, machine, shape.start, size):
+                    folds = _folds(machine, shape)
+                    yield Chunk(family.name, size, table, pages, calls, ad, folds, changes, updates, weight)
+                    weight = 0
+
+
+def _mappings(family: Family, shape: Shape, kind: str) -> list[tuple[str, ...]]:
+    """Changes of private mappings, and those of shared ones: these map no anonymous page."""
+    names = family.changes.split()
+    shared = tuple(name for name in names if CHANGES[name].vm_flags & b.VM_SHARED)
+    private = tuple(name for name in names if name not in shared)
+    anon = bool((metadata(shape, kind)[list(shape.frames)] & b.PG_ANON).any())
+    return [group for group in (private, () if anon else shared) if group]
+
+
+def _possible(
+    rows: tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint8]], shape: Shape, kind: str, changes: tuple[str, ...]
+) -> NDArray[np.bool_]:
+    """Rows in which what a private mapping maps with WRITE is an exclusive page (I-6), mapped once (I-7)."""
+    words, exclusive, paged = rows
+    if CHANGES[changes[0]].vm_flags & b.VM_SHARED:
+        return np.ones(len(words), np.bool_)
+    anon = (metadata(shape, kind)[list(shape.frames)] & b.PG_ANON) != 0
+    write = (paged == _PRESENT) & ((words & np.uint64(b.PTE_WRITE)) != 0)
+    possible: NDArray[np.bool_] = ~(write & ~(exclusive & anon)).any(axis=1)
+    for i, j in combinations(range(len(shape.frames)), 2):
+        if shape.frames[i] == shape.frames[j]:
+            both = (paged[:, i] == _PRESENT) & (paged[:, j] == _PRESENT)
+            possible &= ~(both & (exclusive[:, i] | exclusive[:, j]))
+    return possible
 
 
 _EMPTY, _PRESENT, _MIGRATION = 0, 1, 2
@@ -289,11 +321,13 @@ def _pages(shape: Shape, kind: str, exclusive: NDArray[np.bool_], present: NDArr
     return pages
 
 
-def _calls(machine: Machine, start: int, size: int, family: Family) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _calls(
+    machine: Machine, start: int, size: int, family: Family, changes: tuple[str, ...]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Ranges that reach, rounded out to blocks, all entries of the row; times the changes."""
     n, end = machine.cont_ptes, start + size
     rows, names = [], []
-    for name in family.changes.split():
+    for name in changes:
         how = CHANGES[name]
         for low in range(start, end):
             for high in range(low + 1, end + 1):

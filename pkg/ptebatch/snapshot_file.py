@@ -8,6 +8,8 @@ with its size before memory is taken, and every value is checked after it.
 from __future__ import annotations
 
 import json
+import struct
+import tokenize
 import zipfile
 import zlib
 from typing import Any, NoReturn
@@ -24,6 +26,11 @@ _FORMAT = "ptebatch-snapshot"
 _VERSION = 1
 _ARRAYS = {"vmas": VMA_DTYPE, **PAGE_ARRAYS}
 _META = np.dtype("|u1")
+#: what zipfile and numpy raise of bytes that are no archive, or no array
+_DAMAGE = (
+    ValueError, TypeError, LookupError, SyntaxError, tokenize.TokenError, EOFError, OverflowError, RuntimeError,
+    struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def save(snapshot: Snapshot, path: str) -> None:
@@ -68,7 +75,9 @@ def _load_arrays(path: str) -> dict[str, NDArray[Any]]:
                 if f"{name}.npy" not in members:
                     raise InputError(path, name, "the array is missing; save the snapshot again")
                 arrays[name] = _load_array(path, name, dtype, archive)
-    except zipfile.BadZipFile as e:
+    except InputError:
+        raise
+    except _DAMAGE as e:
         raise InputError(path, "", f"is not a whole .npz file ({e}); save the snapshot again") from e
     except OSError as e:
         raise InputError(path, "", f"cannot be read: {e.strerror or e}") from e
@@ -91,7 +100,9 @@ def _load_array(path: str, name: str, dtype: np.dtype[Any], archive: zipfile.Zip
             if shape[0] * found.itemsize != info.file_size - member.tell():
                 raise ValueError(f"{shape[0]} items announced, but the member holds {info.file_size} bytes")
             data = np.frombuffer(member.read(), dtype=found)
-    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError) as e:
+    except InputError:
+        raise
+    except (*_DAMAGE, MemoryError) as e:
         raise InputError(path, name, f"is damaged or cut short ({e}); save the snapshot again") from e
     return data.astype(dtype)
 

@@ -102,21 +102,20 @@ def register(
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise StrategyError(f"strategy name {name!r} is not one of letters, digits, dots, hyphens, underscores; give such a one")
-    if name in _rows:
-        raise StrategyError(f"strategy {name!r} exists already; choose another name or unregister it")
     if not callable(step) and type(step).__name__ != "PyCapsule":
         raise StrategyError(f"step {step!r} is neither callable nor a capsule; give a function or strategy_capsule(step)")
     first_line = (getattr(step, "__doc__", None) or "user strategy").strip().splitlines()[0]
     row = Strategy(name, since, summary or first_line, flawed, lookup, step)
-    _rows[name] = row
+    # asked and added in one step: another thread may register it too
+    if _rows.setdefault(name, row) is not row:
+        raise StrategyError(f"strategy {name!r} exists already; choose another name or unregister it")
     return row
 
 
 def unregister(name: str) -> None:
     """Remove a strategy that `register` added; StrategyError for any other."""
-    if name in _own or name not in _rows:
+    if name in _own or _rows.pop(name, None) is None:
         raise StrategyError(f"strategy {name!r} was not registered by a user; only those can be removed")
-    del _rows[name]
 
 
 def resolve(given: str | Strategy | Callable[[Any], int]) -> tuple[str, str, Any, bool]:

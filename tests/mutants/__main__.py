@@ -10,16 +10,15 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import build, catalogue, schemata
-from .catalogue import CatalogueError, Mutant
+from .catalogue import CORE, CatalogueError, Mutant
 from .detect import DETECTORS
 from .run import DetectorError, Verdict, detect, judge
 
@@ -58,37 +57,34 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def control(pool: ThreadPoolExecutor, tree: Path, package: Path) -> None:
+def control(names: Sequence[str], pool: ThreadPoolExecutor, tree: Path, package: Path) -> None:
     """The core without a fault passes every detector; else nothing can be told from them."""
-    for name, found in zip(DETECTORS, pool.map(lambda name: detect(name, tree, package), DETECTORS), strict=True):
+    for name, found in zip(names, pool.map(lambda name: detect(name, tree, package), names), strict=True):
         if found:
             raise DetectorError(f"{name} complains about the core without any fault: {found}")
 
 
 def verdicts(mutants: list[Mutant], given: argparse.Namespace, folder: Path) -> Iterator[Verdict]:
-    """Build, and run every fault; in the order of the list."""
+    """Build, and run every fault; those that need a build of their own come last."""
     tree = build.copy(folder / "all")
+    sources = {m.file: (tree / CORE / m.file).read_text() for m in mutants}
     alone = mutants if given.separate else schemata.write(tree, mutants)
     package = build.compile_core(build.configure(tree), given.jobs)
     say(f"{len(mutants)} faults: {len(mutants) - len(alone)} in one build, {len(alone)} to be built by themselves")
-
-    def one(mutant: Mutant) -> Verdict:
-        if mutant not in alone:
-            return judge(mutant, tree, package, mutant.number)
-        own = folder / f"alone-{mutant.number}"
-        try:
-            return judge(mutant, own, build.build_alone(own, mutant, 1), 0)
-        finally:
-            shutil.rmtree(own, ignore_errors=True)
-
+    used = [name for name in DETECTORS if any(name in m.detect for m in mutants)]
+    if "checker" in used:
+        detect("draw", tree, package)
     with ThreadPoolExecutor(given.jobs) as pool:
         try:
             if not given.no_control:
-                control(pool, tree, package)
-            yield from pool.map(one, mutants)
+                control(used, pool, tree, package)
+            yield from pool.map(lambda m: judge(m, tree, package, m.number), [m for m in mutants if m not in alone])
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    for mutant in alone:
+        with build.patched(tree, mutant, sources[mutant.file], given.jobs):
+            yield judge(mutant, tree, package, 0)
 
 
 def row(v: Verdict) -> tuple[str, str, str]:
@@ -119,8 +115,9 @@ def markdown(found: Sequence[Verdict]) -> str:
     out = [
         "# Seeded faults and what catches them", "",
         "Written by `python -m tests.mutants --table tests/mutants.md`; `tests/mutants/*.toml` has the text of each fault.",
-        "Detectors run in the order checker, golden, tests, and the first to see a fault gets it. A law is named with the",
-        "design and the kernel that broke it first.", "",
+        f"Detectors run in the order {', '.join(DETECTORS)}, as far as the fault's file asks for them, and the first to",
+        "see a fault gets it. A law is named with the design and the machine that broke it first, a golden vector with what",
+        "differs from the kernel.", "",
         summary(found) + ".", "",
         "| fault | file | what it does | caught by | law, vector or test |", "|---|---|---|---|---|",
     ]  # fmt: skip
@@ -130,21 +127,31 @@ def markdown(found: Sequence[Verdict]) -> str:
     return "\n".join(out) + "\n"
 
 
+def listed(mutants: Sequence[Mutant], wrong: Mapping[str, str]) -> int:
+    """Print the faults; status 2 if some do not fit the source any more."""
+    for m in mutants:
+        print(f"{m.name:<34}  {m.file:<16}  {m.what}{'  DOES NOT FIT' if m.name in wrong else ''}")
+    print(f"\n{len(mutants)} faults, {len(wrong)} do not fit the source")
+    for text in wrong.values():
+        print(f"  {text}")
+    return 2 if wrong else 0
+
+
 def run(given: argparse.Namespace) -> int:
     """Do what was asked; returns the exit status."""
-    mutants = catalogue.load(given.catalogue)
-    catalogue.check(mutants)
-    some = choose(mutants, given)
+    some = choose(catalogue.load(given.catalogue), given)
+    wrong = catalogue.misfits(some)
     if given.list:
-        for m in some:
-            print(f"{m.name:<34}  {m.file:<16}  {m.what}")
-        return 0
+        return listed(some, wrong)
+    if wrong:
+        raise CatalogueError("\n".join(wrong.values()))
     began = time.monotonic()
     found: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="ptebatch-mutants-") as folder:
         for v in verdicts(some, given, Path(folder)):
             found.append(v)
             say(f"[{len(found)}/{len(some)}] " + "  ".join(row(v)))
+    found.sort(key=lambda v: v.mutant.number)
     print(text_table(found))
     print(f"\n{summary(found)}; {time.monotonic() - began:.0f} s")
     if given.table:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from .catalogue import CORE, TREE, Mutant
@@ -55,8 +57,14 @@ def compile_core(build: Path, jobs: int) -> Path:
     return build / "pkg"
 
 
-def build_alone(to: Path, mutant: Mutant, jobs: int) -> Path:
-    """A copy of the sources with one fault, built; returns the folder to put on PYTHONPATH."""
-    path = copy(to) / CORE / mutant.file
-    path.write_text(mutant.apply(path.read_text()))
-    return compile_core(configure(to), jobs)
+@contextlib.contextmanager
+def patched(tree: Path, mutant: Mutant, source: str, jobs: int) -> Iterator[None]:
+    """Build one fault, put into `source`, in a copy that is built, and take it out of its file again."""
+    path = tree / CORE / mutant.file
+    before = path.read_text()
+    path.write_text(mutant.apply(source))
+    try:
+        compile_core(tree / "build", jobs)
+        yield
+    finally:
+        path.write_text(before)

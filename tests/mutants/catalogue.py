@@ -11,6 +11,9 @@ HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
 CORE = Path("pyx/ptebatch/core")
 
+#: detectors of a fault, in order, unless its file names others
+USUAL = ("checker", "golden", "killed", "mprotect", "verbs", "tests")
+
 SIGNATURE = re.compile(r"^cdef (?P<inline>inline )?(?P<type>[\w *]*?[ *])(?P<name>\w+)\((?P<args>.*)\)(?P<tail>[^()]*):$")
 
 
@@ -49,7 +52,7 @@ def load(files: list[Path] | None = None) -> list[Mutant]:
     for path in sorted(HERE.glob("*.toml")) if files is None else files:
         data = tomllib.loads(path.read_text())
         for row in data["mutant"]:
-            detect = tuple(row.get("detect", data.get("detect", ("checker", "golden", "mprotect", "verbs", "tests"))))
+            detect = tuple(row.get("detect", data.get("detect", USUAL)))
             out.append(
                 Mutant(len(out) + 1, row["name"], row.get("file", data.get("file", "")), row["what"],
                        row["old"], row["new"], detect, row.get("survives", ""))
@@ -61,16 +64,15 @@ def load(files: list[Path] | None = None) -> list[Mutant]:
     return out
 
 
-def check(mutants: list[Mutant], tree: Path = TREE) -> None:
-    """Every fault's text stands exactly once in its file."""
-    wrong = []
+def misfits(mutants: list[Mutant], tree: Path = TREE) -> dict[str, str]:
+    """Faults whose text does not stand exactly once in their file, and why, by name."""
+    wrong = {}
     for mutant in mutants:
         try:
             mutant.apply((tree / CORE / mutant.file).read_text())
         except (CatalogueError, OSError) as error:
-            wrong.append(str(error))
-    if wrong:
-        raise CatalogueError("\n".join(wrong))
+            wrong[mutant.name] = str(error)
+    return wrong
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The detectors, one process each: does what is built here keep every law and every test?
 
 ``python -m tests.mutants.detect NAME`` prints one line of JSON: what was found
-wrong, or null. Names: ``checker``, ``golden``, and the groups of `TESTS`.
+wrong, or null. Names: ``checker``, ``golden``, and the groups of `TESTS`; ``draw``
+prepares what ``checker`` needs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .catalogue import HERE, TREE
 
 #: groups of tests; in each, the first failure ends the run
 TESTS = {
+    "killed": ("test_mutants_killed.py", "test_mutants_killed_memo.py", "test_mutants_killed_vma.py"),
     "memo": ("test_memo.py",),
     "mprotect": ("test_mprotect_errno.py", "test_differential_mprotect.py"),
     "verbs": ("test_differential_verbs.py", "test_reference_rules.py"),
@@ -32,6 +34,15 @@ TESTS = {
     ),
 }
 DETECTORS = ("checker", "golden", *TESTS)
+
+
+def draw() -> str | None:
+    """No detector: draws the worlds that `checker` judges, once for all faults."""
+    from .sweep import MACHINES, worlds
+
+    for kernel in MACHINES:
+        worlds(kernel)
+    return None
 
 
 def checker() -> str | None:
@@ -80,7 +91,7 @@ def loaded_from() -> Iterator[str]:
 
 def main(name: str) -> dict[str, str | None]:
     """Run one detector; also tells where the core came from."""
-    found = {"checker": checker, "golden": golden}.get(name, lambda: tests(name))()
+    found = {"draw": draw, "checker": checker, "golden": golden}.get(name, lambda: tests(name))()
     return {"found": found, "core": next(loaded_from())}
 
 

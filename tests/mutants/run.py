@@ -14,8 +14,8 @@ from pathlib import Path
 from .catalogue import Mutant
 from .schemata import VARIABLE
 
-#: seconds of CPU time that a detector may take; the slowest takes a fifth of that on the core as it is
-LIMITS = {"checker": 120, "golden": 120, "memo": 300, "mprotect": 300, "verbs": 300, "tests": 900}
+#: seconds of CPU time that a detector may take: ten times what it takes on the core as it is
+LIMITS = {"draw": 300, "checker": 40, "golden": 40, "killed": 40, "memo": 60, "mprotect": 60, "verbs": 60, "tests": 200}
 MEMORY = 16 << 30
 
 
@@ -43,8 +43,11 @@ def _limit(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
-def detect(detector: str, tree: Path, package: Path, number: int = 0) -> str:
-    """What a detector finds wrong with this build under fault `number`; empty: nothing."""
+def detect(detector: str, tree: Path, package: Path, number: int = 0, *, faulty: bool = False) -> str:
+    """What a detector finds wrong with this build under fault `number`; empty: nothing.
+
+    A build that is `faulty` may bring a detector down; one that is not must not.
+    """
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV_"))}
     env |= {"PYTHONPATH": str(package), "PTEBATCH_ROOT": str(package), VARIABLE: str(number), "PYTHONDONTWRITEBYTECODE": "1"}
     limit = LIMITS[detector]
@@ -58,7 +61,7 @@ def detect(detector: str, tree: Path, package: Path, number: int = 0) -> str:
         answer = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["nothing was printed"])[-1]
-        if number:
+        if faulty:
             return f"ended with {done.returncode}: {last[:120]}"
         raise DetectorError(f"{detector} ended with {done.returncode}: {last}") from None
     if not Path(answer["core"]).is_relative_to(package.resolve()):
@@ -71,7 +74,7 @@ def detect(detector: str, tree: Path, package: Path, number: int = 0) -> str:
 def judge(mutant: Mutant, tree: Path, package: Path, number: int) -> Verdict:
     """Run the detectors in the fault's order until one sees it."""
     for detector in mutant.detect:
-        found = detect(detector, tree, package, number)
+        found = detect(detector, tree, package, number, faulty=True)
         if found:
             return Verdict(mutant, detector, found)
     return Verdict(mutant)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ptebatch.machine import Machine
 from ptebatch.strategies import Strategy
 
+from .held import Exclusive
 from .window import Window
 
 FIRST_PFN: int
@@ -23,7 +24,7 @@ _U32 = npt.NDArray[np.uint32]
 _U64 = npt.NDArray[np.uint64]
 _I64 = npt.NDArray[np.int64]
 
-class Checker:
+class Checker(Exclusive):
     """Runs small worlds of one machine under one strategy, and judges each.
 
     Parameters
@@ -41,7 +42,6 @@ class Checker:
 
     machine: Machine
     runs: int
-    error: BaseException | None
 
     def __init__(self, machine: Machine, strategy: str | Strategy | Callable[[Window], int]) -> None: ...
     @property
@@ -65,6 +65,10 @@ class Checker:
     @property
     def events(self) -> list[tuple[int, int, int]]:
         """(kind, address, value) of each event of the last traced run, final flush included."""
+    @property
+    def error(self) -> BaseException | None:
+        """What a Python step raised in the last run, None: nothing."""
+
     @property
     def updates(self) -> list[tuple[int, int, bool]]:
         """Hardware updates of the last run: (events before it, entry, True if it was a write)."""

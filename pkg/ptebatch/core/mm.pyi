@@ -40,7 +40,8 @@ class MM(Tables):
     Notes
     -----
     One thread at a time: a second one gets `PtebatchError`. Different address
-    spaces run in parallel, calls release the GIL.
+    spaces run in parallel, calls release the GIL. Views (`ptes`, `leaf`, `pages`)
+    are memory: let none be written while a call runs in another thread.
     """
 
     def change_protection(

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from ptebatch.machine import Machine
 
+from .held import Exclusive
+
 class Vma(NamedTuple):
     """One VMA: addresses [start, end) in bytes, flags and page_prot as in the kernel."""
 
@@ -19,7 +21,7 @@ class Vma(NamedTuple):
     anon_vma: int
     writenotify: bool
 
-class Space:
+class Space(Exclusive):
     """Page frames, VMAs and leaf tables of one address space; see `MM`."""
 
     def __init__(

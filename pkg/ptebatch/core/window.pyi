@@ -277,4 +277,5 @@ class Window:
         """folio_maybe_mapped_shared(): what v1 and v2 asked."""
 
     @property
-    def error(self) -> BaseException | None: ...
+    def error(self) -> BaseException | None:
+        """What the last step raised, None: nothing."""

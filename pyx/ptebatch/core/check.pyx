@@ -7,18 +7,19 @@ and one call. The laws are numbered here and named, with their sources, in
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from .change cimport change_pte_range
 from .counters cimport counters as counted
 from .eventlaws cimport judge_tlb, judge_units
 from .hardware cimport STORE, hardware_begin, hardware_next, hardware_step, interleaving
+from .held cimport Exclusive, Held
 from .laws cimport CONTRACT, HARDWARE, OK, judge, outcome, verdict
 from .log cimport trace, trace_emit
 from .mm_struct cimport mm_struct, mmu_gather
 from .resolved cimport Strategy, fill_machine
 from .smallworld cimport (
-    MAX_PAGES, MAX_PTES, PFN0, SOILED, YOUNG, ad_of, facts, fold_blocks, know, with_ad, world,
+    MAX_PAGES, MAX_PATTERNS, MAX_PTES, PFN0, SOILED, YOUNG, ad_of, apply_ad, facts, fold_blocks, know, set_call, world,
 )
 from .strategy cimport walk
 from .tlb cimport tlb_end_vma, tlb_gather_mmu
@@ -28,14 +29,11 @@ import numpy as np
 from ptebatch.counters import COUNTERS
 from ptebatch.errors import LayoutError
 
-cdef enum:
-    MAX_PATTERNS = 64          # A/D rows of a sweep
-
 #: first frame that has metadata in a small world
 FIRST_PFN = PFN0
 
 
-cdef class Checker:
+cdef class Checker(Exclusive):
     """Runs small worlds of one machine under one strategy, and judges each.
 
     Parameters
@@ -55,7 +53,7 @@ cdef class Checker:
     cdef Strategy row
     cdef readonly object machine
     cdef readonly uint64_t runs
-    cdef readonly object error
+    cdef object raised
     cdef uint64_t[MAX_PTES] table
     cdef trace tr
     cdef interleaving hw
@@ -91,43 +89,60 @@ cdef class Checker:
     @property
     def start_ptes(self):
         """Words of the table before the run: of `check`, or of the world that ended a sweep."""
-        return np.array([self.before[i] for i in range(self.mm.m.ptrs_per_pte)], np.uint64)
+        with Held(self):
+            return self.words(self.before)
 
     @property
     def table_ptes(self):
         """Words of the table as the last run left it."""
-        return np.array([self.table[i] for i in range(self.mm.m.ptrs_per_pte)], np.uint64)
+        with Held(self):
+            return self.words(self.table)
 
     @property
     def gathered(self):
         """(start, end) addresses that the last run gathered, None: nothing."""
-        return (self.gather.start, self.gather.end) if self.gather.cleared_ptes else None
+        with Held(self):
+            return (self.gather.start, self.gather.end) if self.gather.cleared_ptes else None
 
     @property
     def counters(self):
         """Counters of the last run by name, final flush included if it was traced."""
         cdef uint64_t *at = <uint64_t *>&self.mm.c
-        return {name: at[i] for i, name in enumerate(COUNTERS)}
+        with Held(self):
+            return {name: at[i] for i, name in enumerate(COUNTERS)}
 
     @property
     def walked(self):
         """(entry at which the last run stopped, entries it had cleared and not committed)."""
-        return self.out.idx, self.out.started
+        with Held(self):
+            return self.out.idx, self.out.started
 
     @property
     def pages(self):
         """What change_pte_range() returned in the last run."""
-        return self.w.pages
+        with Held(self):
+            return self.w.pages
 
     @property
     def events(self):
         """(kind, address, value) of each event of the last traced run, final flush included."""
-        return [(self.tr.at[i].kind, self.tr.at[i].addr, self.tr.at[i].value) for i in range(self.tr.nr)]
+        with Held(self):
+            return [(self.tr.at[i].kind, self.tr.at[i].addr, self.tr.at[i].value) for i in range(self.tr.nr)]
 
     @property
     def updates(self):
         """Hardware updates of the last run: (events before it, entry, True if it was a write)."""
-        return [(self.hw.when[i], self.hw.entry[i], self.hw.what[i] == STORE) for i in range(self.hw.updates)]
+        with Held(self):
+            return [(self.hw.when[i], self.hw.entry[i], self.hw.what[i] == STORE) for i in range(self.hw.updates)]
+
+    @property
+    def error(self):
+        """What a Python step raised in the last run, None: nothing."""
+        with Held(self):
+            return self.raised
+
+    cdef object words(self, const uint64_t *at):
+        return np.array([at[i] for i in range(self.mm.m.ptrs_per_pte)], np.uint64)
 
     # run the world's call; table and gather stay for the laws
     cdef void run(self, const world *x, bint traced) noexcept nogil:
@@ -216,14 +231,14 @@ cdef class Checker:
         know(x, &self.f, nr, self.mm.m.cont_ptes, self.mm.m.page_shift)
         return 0
 
-    # an exception that ended a Python step: kept in `error`, unless it is to end the program
+    # an exception that ended a Python step: kept in `raised`, unless it is to end the program
     cdef int note_failure(self, int law) except -1:
-        self.error = None
+        self.raised = None
         if law == CONTRACT and self.row.window is not None:
-            self.error = self.row.window.error
+            self.raised = self.row.window.error
             self.row.window.clear_error()
-            if self.error is not None and not isinstance(self.error, Exception):
-                raise self.error
+            if self.raised is not None and not isinstance(self.raised, Exception):
+                raise self.raised
         return 0
 
     def check(self, ptes, pages, call, *, bint tlb=True, uint32_t hardware=2):
@@ -251,10 +266,11 @@ cdef class Checker:
         """
         cdef world x
         cdef verdict v
-        self.load(&x, ptes, pages, call)
-        v = self.run_and_judge(&x, tlb, hardware)
-        self.note_failure(v.law)
-        return v.law, v.entry, v.saw
+        with Held(self):
+            self.load(&x, ptes, pages, call)
+            v = self.run_and_judge(&x, tlb, hardware)
+            self.note_failure(v.law)
+            return v.law, v.entry, v.saw
 
     def final(self, ptes, pages, call, *, bint traced=False):
         """Run one world without judging it and return the table it leaves.
@@ -271,11 +287,12 @@ cdef class Checker:
         numpy.ndarray of uint64
         """
         cdef world x
-        self.load(&x, ptes, pages, call)
-        self.run(&x, traced)
-        self.gather = self.mm.tlb
-        self.note_failure(CONTRACT if self.w.failed else OK)
-        return self.table_ptes
+        with Held(self):
+            self.load(&x, ptes, pages, call)
+            self.run(&x, traced)
+            self.gather = self.mm.tlb
+            self.note_failure(CONTRACT if self.w.failed else OK)
+            return self.words(self.table)
 
     def folded(self, uint64_t[:, ::1] words, uint8_t[:, ::1] pages, uint64_t[:, ::1] ad, uint32_t mask):
         """Table of one world of a sweep, A/D and CONT included.
@@ -294,11 +311,12 @@ cdef class Checker:
         cdef world x
         cdef uint64_t[MAX_PATTERNS][MAX_PTES] done
         memset(&x, 0, sizeof(x))
-        self.fits(words, pages, ad)
-        memcpy(x.pages, &pages[0, 0], pages.shape[1])
-        apply_ad(&x, &words[0, 0], &ad[0, 0], done, 0, self.mm.m.ptrs_per_pte)
-        self.fold(&x, done[0], mask)
-        return np.array([x.ptes[i] for i in range(self.mm.m.ptrs_per_pte)], np.uint64)
+        with Held(self):
+            self.fits(words, pages, ad)
+            memcpy(x.pages, &pages[0, 0], pages.shape[1])
+            apply_ad(&x, &words[0, 0], &ad[0, 0], done, 0, self.mm.m.ptrs_per_pte)
+            self.fold(&x, done[0], mask)
+            return self.words(x.ptes)
 
     def judge_outcome(self, ptes, pages, call, *, after, counters, returned, walked, gathered=None, events=(), updates=(),
                       bint reset=True):
@@ -332,33 +350,34 @@ cdef class Checker:
         cdef verdict v
         cdef uint64_t *c = <uint64_t *>&self.mm.c
         cdef uint32_t i
-        self.load(&x, ptes, pages, call)
-        for i, name in enumerate(COUNTERS):
-            c[i] = counters[name]
-        for i in range(self.f.nr):
-            self.table[i] = after[i]
-        self.out.returned, (self.out.idx, self.out.started), self.out.failed = returned, walked, False
-        self.tr.nr = 0
-        for kind, addr, value in events:
-            trace_emit(&self.tr, kind, addr, value)
-        for _, entry, write in updates:
-            self.f.may[<uint32_t>entry] |= YOUNG | (SOILED if write else 0)
-        tlb_gather_mmu(&self.mm)
-        if gathered is not None:
-            self.mm.tlb.start, self.mm.tlb.end = gathered
-            self.mm.tlb.cleared_ptes = True
-        v = judge(&x, &self.f, &self.out)
-        if v.law == OK and self.tr.nr:
-            v = judge_units(&x, &self.f, &self.tr)
-        if v.law == OK and self.tr.nr:
-            if reset:
-                tlb_gather_mmu(&self.mm)
-            v = judge_tlb(&x, &self.f, &self.out, &self.tr)
-        for _, entry, write in updates:
-            if v.law == OK and (YOUNG | (SOILED if write else 0)) & ~ad_of(self.table[<uint32_t>entry]):
-                v.law = HARDWARE
-                v.entry = entry
-        return v.law, v.entry
+        with Held(self):
+            self.load(&x, ptes, pages, call)
+            for i, name in enumerate(COUNTERS):
+                c[i] = counters[name]
+            for i in range(self.f.nr):
+                self.table[i] = after[i]
+            self.out.returned, (self.out.idx, self.out.started), self.out.failed = returned, walked, False
+            self.tr.nr = 0
+            for kind, addr, value in events:
+                trace_emit(&self.tr, kind, addr, value)
+            for _, entry, write in updates:
+                self.f.may[<uint32_t>entry] |= YOUNG | (SOILED if write else 0)
+            tlb_gather_mmu(&self.mm)
+            if gathered is not None:
+                self.mm.tlb.start, self.mm.tlb.end = gathered
+                self.mm.tlb.cleared_ptes = True
+            v = judge(&x, &self.f, &self.out)
+            if v.law == OK and self.tr.nr:
+                v = judge_units(&x, &self.f, &self.tr)
+            if v.law == OK and self.tr.nr:
+                if reset:
+                    tlb_gather_mmu(&self.mm)
+                v = judge_tlb(&x, &self.f, &self.out, &self.tr)
+            for _, entry, write in updates:
+                if v.law == OK and (YOUNG | (SOILED if write else 0)) & ~ad_of(self.table[<uint32_t>entry]):
+                    v.law = HARDWARE
+                    v.entry = entry
+            return v.law, v.entry
 
     # ---- many worlds ----
 
@@ -398,32 +417,33 @@ cdef class Checker:
         cdef uint64_t[MAX_PATTERNS][MAX_PTES] done
         cdef Py_ssize_t r, c, a, f
         cdef uint32_t nr = self.mm.m.ptrs_per_pte
-        self.fits(words, pages, ad)
-        if ad.shape[0] > MAX_PATTERNS:
-            raise LayoutError(f"a sweep takes at most {MAX_PATTERNS} A/D rows, not {ad.shape[0]}; call it several times")
-        memset(&x, 0, sizeof(x))
-        v.entry = -1
-        worlds = <uint64_t>words.shape[0] * ad.shape[0] * folds.shape[0] * calls.shape[0]
-        for r in range(words.shape[0]):
-            memcpy(x.pages, &pages[r, 0], pages.shape[1])
-            for a in range(ad.shape[0]):
-                if not apply_ad(&x, &words[r, 0], &ad[a, 0], done, a, nr):
-                    continue
-                for f in range(folds.shape[0]):
-                    if not self.fold(&x, done[a], folds[f]):
+        with Held(self):
+            self.fits(words, pages, ad)
+            if ad.shape[0] > MAX_PATTERNS:
+                raise LayoutError(f"a sweep takes at most {MAX_PATTERNS} A/D rows, not {ad.shape[0]}; call it several times")
+            memset(&x, 0, sizeof(x))
+            v.entry = -1
+            worlds = <uint64_t>words.shape[0] * ad.shape[0] * folds.shape[0] * calls.shape[0]
+            for r in range(words.shape[0]):
+                memcpy(x.pages, &pages[r, 0], pages.shape[1])
+                for a in range(ad.shape[0]):
+                    if not apply_ad(&x, &words[r, 0], &ad[a, 0], done, a, nr):
                         continue
-                    for c in range(calls.shape[0]):
-                        set_call(&x, &calls[c, 0])
-                        v = self.run_and_judge(&x, tlb, hardware)
-                        judged += 1
-                        saw |= v.saw
-                        if seen is not None:
-                            seen[r, f, c] |= <uint16_t>v.saw
-                        if v.law:
-                            self.before = x.ptes
-                            self.note_failure(v.law)
-                            return judged, 0, v.law, v.entry, saw, r, c, a, f
-        return judged, worlds - judged, OK, -1, saw, -1, -1, -1, -1
+                    for f in range(folds.shape[0]):
+                        if not self.fold(&x, done[a], folds[f]):
+                            continue
+                        for c in range(calls.shape[0]):
+                            set_call(&x, &calls[c, 0])
+                            v = self.run_and_judge(&x, tlb, hardware)
+                            judged += 1
+                            saw |= v.saw
+                            if seen is not None:
+                                seen[r, f, c] |= <uint16_t>v.saw
+                            if v.law:
+                                self.before = x.ptes
+                                self.note_failure(v.law)
+                                return judged, 0, v.law, v.entry, saw, r, c, a, f
+            return judged, worlds - judged, OK, -1, saw, -1, -1, -1, -1
 
     def each(self, uint64_t[:, ::1] words, uint8_t[:, ::1] pages, int64_t[:, ::1] calls, uint64_t[:, ::1] ad,
              uint32_t[::1] folds, *, bint tlb=False, uint32_t hardware=0):
@@ -443,22 +463,23 @@ cdef class Checker:
         cdef verdict v
         cdef Py_ssize_t r
         cdef uint64_t[MAX_PATTERNS][MAX_PTES] done
-        self.fits(words, pages, ad)
-        if not words.shape[0] == calls.shape[0] == ad.shape[0] == folds.shape[0]:
-            raise LayoutError("the arrays of Checker.each differ in length; give one row a world")
-        memset(&x, 0, sizeof(x))
-        for r in range(words.shape[0]):
-            memcpy(x.pages, &pages[r, 0], pages.shape[1])
-            apply_ad(&x, &words[r, 0], &ad[r, 0], done, 0, self.mm.m.ptrs_per_pte)
-            know(&x, &self.f, self.mm.m.ptrs_per_pte, self.mm.m.cont_ptes, self.mm.m.page_shift)
-            fold_blocks(&x, &self.f, folds[r])
-            set_call(&x, &calls[r, 0])
-            v = self.run_and_judge(&x, tlb, hardware)
-            if v.law:
-                self.before = x.ptes
-                self.note_failure(v.law)
-                return r + 1, v.law, v.entry, r
-        return words.shape[0], OK, -1, -1
+        with Held(self):
+            self.fits(words, pages, ad)
+            if not words.shape[0] == calls.shape[0] == ad.shape[0] == folds.shape[0]:
+                raise LayoutError("the arrays of Checker.each differ in length; give one row a world")
+            memset(&x, 0, sizeof(x))
+            for r in range(words.shape[0]):
+                memcpy(x.pages, &pages[r, 0], pages.shape[1])
+                apply_ad(&x, &words[r, 0], &ad[r, 0], done, 0, self.mm.m.ptrs_per_pte)
+                know(&x, &self.f, self.mm.m.ptrs_per_pte, self.mm.m.cont_ptes, self.mm.m.page_shift)
+                fold_blocks(&x, &self.f, folds[r])
+                set_call(&x, &calls[r, 0])
+                v = self.run_and_judge(&x, tlb, hardware)
+                if v.law:
+                    self.before = x.ptes
+                    self.note_failure(v.law)
+                    return r + 1, v.law, v.entry, r
+            return words.shape[0], OK, -1, -1
 
     cdef int fits(self, uint64_t[:, ::1] words, uint8_t[:, ::1] pages, uint64_t[:, ::1] ad) except -1:
         cdef Py_ssize_t nr = self.mm.m.ptrs_per_pte
@@ -471,23 +492,3 @@ cdef class Checker:
         memcpy(x.ptes, done, self.mm.m.ptrs_per_pte * sizeof(uint64_t))
         know(x, &self.f, self.mm.m.ptrs_per_pte, self.mm.m.cont_ptes, self.mm.m.page_shift)
         return not mask or fold_blocks(x, &self.f, mask) == mask
-
-
-# The row with its A/D, in `x` and in done[a]; False: an earlier pattern gave the same.
-cdef bint apply_ad(
-    world *x, const uint64_t *words, const uint64_t *ad, uint64_t[MAX_PTES] *done, Py_ssize_t a, uint32_t nr
-) noexcept nogil:
-    cdef uint32_t i
-    cdef Py_ssize_t k
-    for i in range(nr):
-        x.ptes[i] = done[a][i] = with_ad(words[i], ad[i])
-    for k in range(a):
-        if memcmp(done[k], done[a], nr * sizeof(uint64_t)) == 0:
-            return False
-    return True
-
-
-cdef inline void set_call(world *x, const int64_t *call) noexcept nogil:
-    x.start, x.end = <uint32_t>call[0], <uint32_t>call[1]
-    x.vm_flags, x.newprot = call[2], call[3]
-    x.cp_flags, x.vma_anon = <uint32_t>call[4], call[5] != 0

@@ -8,13 +8,13 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from .args cimport index, number, truth
+from .held cimport Held
 from .log cimport event, pairs, pairs_clear, pairs_free
 from .memo cimport memo_free, memo_init, replay_fn
 from .mprotect cimport change_protection, do_mprotect, outcome, request
 from .resolved cimport Strategy
 from .result cimport Result
 from .strategy cimport MM_CP_UFFD_WP, VM_UFFD_WP, walk
-from .space cimport Held
 from .tables cimport Tables
 from .tlb cimport tlb_gather_mmu
 from .vma cimport vma, vma_insert
@@ -65,7 +65,8 @@ cdef class MM(Tables):
     Notes
     -----
     One thread at a time: a second one gets `PtebatchError`. Different address
-    spaces run in parallel, calls release the GIL.
+    spaces run in parallel, calls release the GIL. Views (`ptes`, `leaf`, `pages`)
+    are memory: let none be written while a call runs in another thread.
     """
 
     def __cinit__(self, machine=None, *, nr_pages=1 << 22, pfn_base=1024, memo=True):
@@ -244,7 +245,7 @@ cdef class MM(Tables):
         """A Python strategy failed: put everything back, then say why."""
         cdef Strategy s = given
         if backup is not None:
-            for pool, saved in zip(self._pools, backup._pools, strict=True):
+            for (_, pool), (_, saved) in zip(self._pools, backup._pools, strict=True):
                 pool[:] = saved
             self._pages[:] = backup._pages
             memcpy(self.sp.vs.at, backup.sp.vs.at, backup.sp.vs.nr * sizeof(vma))
@@ -274,7 +275,7 @@ cdef class MM(Tables):
         for i in range(self.sp.vs.nr):
             if vma_insert(&other.sp.vs, i, &self.sp.vs.at[i]):
                 raise MemoryError("the VMAs did not fit in memory")
-        for start, pool in zip(self._starts, self._pools, strict=True):
+        for start, pool in self._pools:
             other.add_pool(start, len(pool) // self.sp.mm.m.ptrs_per_pte)
             other.ptes(start, len(pool))[:] = pool
         other.next_pfn = self.next_pfn
@@ -288,7 +289,7 @@ cdef class MM(Tables):
         return other
 
     def __repr__(self):
-        return f"<MM {self.machine}: {self.sp.vs.nr} VMAs, {sum(len(p) for p in self._pools)} PTEs>"
+        return f"<MM {self.machine}: {self.sp.vs.nr} VMAs, {sum(len(pool) for _, pool in self._pools)} PTEs>"
 
 
 cdef long key_number(object pkey) except? -2:

@@ -1,7 +1,8 @@
 # A small world: one leaf table, the metadata of its page frames, and one call. And
 # what the laws need to know of it. Nothing of the core's own rules is used here:
 # bits and classes are stated again, from the specification.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 cdef extern from *:
     """
@@ -29,6 +30,7 @@ cdef extern from *:
 cdef enum:
     MAX_PTES = 32
     MAX_PAGES = 128
+    MAX_PATTERNS = 64          # A/D rows of a sweep
     PFN0 = 1024
 
     O_ORDER = 0x0f
@@ -184,3 +186,23 @@ cdef inline uint64_t with_ad(uint64_t p, uint64_t ad) noexcept nogil:
     elif ad & 6:
         p |= C_DIRTY
     return p
+
+
+# The row with its A/D, in `x` and in done[a]; False: an earlier pattern gave the same.
+cdef inline bint apply_ad(
+    world *x, const uint64_t *words, const uint64_t *ad, uint64_t[MAX_PTES] *done, Py_ssize_t a, uint32_t nr
+) noexcept nogil:
+    cdef uint32_t i
+    cdef Py_ssize_t k
+    for i in range(nr):
+        x.ptes[i] = done[a][i] = with_ad(words[i], ad[i])
+    for k in range(a):
+        if memcmp(done[k], done[a], nr * sizeof(uint64_t)) == 0:
+            return False
+    return True
+
+
+cdef inline void set_call(world *x, const int64_t *call) noexcept nogil:
+    x.start, x.end = <uint32_t>call[0], <uint32_t>call[1]
+    x.vm_flags, x.newprot = call[2], call[3]
+    x.cp_flags, x.vma_anon = <uint32_t>call[4], call[5] != 0

@@ -1,21 +1,18 @@
 # Base of `MM`: page frames, VMAs and leaf tables; its C part is `space` of mprotect.pxd.
 from libc.stdint cimport uint64_t
+from .held cimport Exclusive
 from .mm_struct cimport table
 from .mprotect cimport space
 from .vma cimport vma
 
-cdef class Space:
+cdef class Space(Exclusive):
     cdef space sp
     cdef readonly object machine
     cdef object _pages         # uint8 array: metadata
-    cdef list _pools           # uint64 arrays of leaf tables, by address
-    cdef list _starts          # first address of each
+    cdef list _pools           # (first address, uint64 array of leaf tables), by address
     cdef uint64_t next_pfn
-    cdef int busy
     cdef object __weakref__
 
-    cdef int take(self) except -1
-    cdef void drop(self) noexcept
     cdef uint64_t frames(self, object pfn, object nr) except? 0xdeadbeef
     cdef int new_folio(self, uint64_t at, uint64_t order, bint anon, bint numa_skip, bint mapped_shared) except -1
     cdef uint64_t page_range(self, object start, object length, uint64_t *end) except? 0xdeadbeef
@@ -25,6 +22,3 @@ cdef class Space:
     cdef int add_pool(self, uint64_t first, uint64_t nr) except -1
     cdef bint table_at(self, uint64_t addr, table *t, size_t *idx) noexcept nogil
     cdef int one_table(self, object addr, object nr, table *t, size_t *idx) except -1
-
-cdef class Held:
-    cdef Space space

@@ -1,10 +1,12 @@
 # cython: language_level=3
 """`Space`: page frames, VMAs and leaf tables of an address space. Base of `MM`."""
+cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from .args cimport number, truth
+from .held cimport Exclusive, Held
 from .mm_struct cimport PG_ANON, PG_ANON_EXCLUSIVE, page_byte, table
 from .mprotect cimport is_data_mapping
 from .pgtable cimport DESC_TABLE, pgtable_free, pgtable_index, pgtable_init, pmd_offset, pte_table
@@ -12,21 +14,16 @@ from .resolved cimport fill_machine
 from .tlb cimport tlb_gather_mmu
 from .vma cimport VM_ACCOUNT, VM_SHARED, accountable_mapping, find_vma, vma, vma_insert, vma_set_page_prot
 
-import bisect
+from bisect import bisect_right, insort
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
-from ptebatch.errors import LayoutError, PtebatchError
+from ptebatch.errors import LayoutError
 from ptebatch.machine import Machine
 
-cdef extern from *:
-    """
-    #define pb_try_lock(p) (!__atomic_exchange_n(p, 1, __ATOMIC_ACQUIRE))
-    #define pb_unlock(p) __atomic_store_n(p, 0, __ATOMIC_RELEASE)
-    """
-    bint pb_try_lock(int *p) noexcept nogil
-    void pb_unlock(int *p) noexcept nogil
+FIRST = itemgetter(0)
 
 
 class Vma(NamedTuple):
@@ -42,20 +39,7 @@ class Vma(NamedTuple):
     writenotify: bool
 
 
-cdef class Held:
-    """The address space is taken while the block runs."""
-
-    def __cinit__(self, Space space):
-        self.space = space
-
-    def __enter__(self):
-        self.space.take()
-
-    def __exit__(self, *exc):
-        self.space.drop()
-
-
-cdef class Space:
+cdef class Space(Exclusive):
     """Page frames, VMAs and leaf tables of one address space; see `MM`."""
 
     def __cinit__(self, machine=None, *, nr_pages=1 << 22, pfn_base=1024, memo=True):
@@ -80,7 +64,6 @@ cdef class Space:
         self.sp.mm.pages = &pages[0]
         self.next_pfn = self.sp.mm.pfn_base
         self._pools = []
-        self._starts = []
         self.sp.vs.limit = 65530
         self.sp.data_limit = self.sp.commit_limit = <uint64_t>1 << 62
         self.sp.pkeys = 1
@@ -91,15 +74,6 @@ cdef class Space:
     def __dealloc__(self):
         pgtable_free(&self.sp.pt)
         free(self.sp.vs.at)
-
-    cdef int take(self) except -1:
-        if not pb_try_lock(&self.busy):
-            raise PtebatchError("this MM is in use by a call that still runs, in another thread or around a strategy's step; "
-                                "give each thread its own address space (MM.copy())")
-        return 0
-
-    cdef void drop(self) noexcept:
-        pb_unlock(&self.busy)
 
     # ---- page metadata ----
 
@@ -181,10 +155,10 @@ cdef class Space:
         """
         cdef uint64_t at = self.frames(pfn, nr)
         part = self._pages[at : at + number("nr", nr)]
-        if not (part & PG_ANON).all():
-            raise LayoutError(f"pages {pfn:#x}..{pfn + nr:#x} are not all anonymous; call set_folio(..., anon=True) first")
         cdef bint exclusive = truth("on", on)
         with Held(self):
+            if not (part & PG_ANON).all():
+                raise LayoutError(f"pages {pfn:#x}..{pfn + nr:#x} are not all anonymous; call set_folio(..., anon=True) first")
             if exclusive:
                 part |= np.uint8(PG_ANON_EXCLUSIVE)
             else:
@@ -262,13 +236,13 @@ cdef class Space:
         v.file = number("file", file, 0xffffffff)
         v.pgoff = first >> self.sp.mm.m.page_shift if pgoff is None else number("pgoff", pgoff, <uint64_t>1 << 52)
         v.anon_vma = 0
-        self.sp.vs.last_mapping += 1
-        v.mapping = self.sp.vs.last_mapping
         v.writenotify = truth("writenotify", writenotify)
         if accountable_mapping(v.flags) if account is None else truth("account", account):
             v.flags |= VM_ACCOUNT
         vma_set_page_prot(&v, &self.sp.mm.m)
         with Held(self):
+            self.sp.vs.last_mapping += 1
+            v.mapping = self.sp.vs.last_mapping
             add_vma(self, &v)
 
     def vmas(self):
@@ -306,17 +280,19 @@ cdef class Space:
         LayoutError
             A value that is no limit; none is changed then.
         """
-        cdef uint64_t count = self.sp.vs.limit if map_count is None else number("map_count", map_count, 1 << 24)
-        cdef uint64_t data = self.sp.data_limit if data_pages is None else number("data_pages", data_pages, <uint64_t>1 << 62)
-        cdef uint64_t commit = self.sp.commit_limit
-        cdef bint implies = self.sp.read_implies_exec
-        if commit_pages is not None:
-            commit = number("commit_pages", commit_pages, <uint64_t>1 << 62)
-        if read_implies_exec is not None:
-            implies = truth("read_implies_exec", read_implies_exec)
+        cdef uint64_t count = 0 if map_count is None else number("map_count", map_count, 1 << 24)
+        cdef uint64_t data = 0 if data_pages is None else number("data_pages", data_pages, <uint64_t>1 << 62)
+        cdef uint64_t commit = 0 if commit_pages is None else number("commit_pages", commit_pages, <uint64_t>1 << 62)
+        cdef bint implies = read_implies_exec is not None and truth("read_implies_exec", read_implies_exec)
         with Held(self):
-            self.sp.vs.limit, self.sp.data_limit, self.sp.commit_limit = count, data, commit
-            self.sp.read_implies_exec = implies
+            if map_count is not None:
+                self.sp.vs.limit = count
+            if data_pages is not None:
+                self.sp.data_limit = data
+            if commit_pages is not None:
+                self.sp.commit_limit = commit
+            if read_implies_exec is not None:
+                self.sp.read_implies_exec = implies
 
     def pkey_alloc(self):
         """Allocate the next protection key, 1 to 7; LayoutError when none is left."""
@@ -379,9 +355,8 @@ cdef class Space:
         for i in range(nr):
             pmd = pmd_offset(&self.sp.pt, first + i * span, False)
             pmd[0] = <uint64_t>&mem[i * self.sp.mm.m.ptrs_per_pte] | DESC_TABLE
-        at = bisect.bisect_left(self._starts, first)
-        self._starts.insert(at, first)
-        self._pools.insert(at, pool)
+        with cython.critical_section(self):
+            insort(self._pools, (first, pool), key=FIRST)
         return 0
 
     def ptes(self, start, nr):
@@ -407,10 +382,12 @@ cdef class Space:
         cdef uint64_t end = 0
         cdef uint64_t first = self.pte_range(start, nr, &end)
         cdef uint64_t at
-        k = bisect.bisect_right(self._starts, first) - 1
-        if k >= 0:
-            at = (first - <uint64_t>self._starts[k]) >> self.sp.mm.m.page_shift
-            pool = self._pools[k]
+        # a strategy's step may look too, so the address space is not taken
+        with cython.critical_section(self):
+            k = bisect_right(self._pools, first, key=FIRST)
+            base, pool = self._pools[k - 1] if k else (0, None)
+        if pool is not None:
+            at = (first - <uint64_t>base) >> self.sp.mm.m.page_shift
             if at + <uint64_t>nr <= <uint64_t>len(pool):
                 return pool[at : at + nr]
             if at < <uint64_t>len(pool):
@@ -437,15 +414,16 @@ cdef class Space:
         cdef int level = self.sp.pt.levels - 1
         cdef uint64_t i
         out = []
-        while level >= 0:
-            i = pgtable_index(&self.sp.pt, a, level)
+        with Held(self):
+            while level >= 0:
+                i = pgtable_index(&self.sp.pt, a, level)
+                out.append((i, tbl[i]))
+                if tbl[i] == 0:
+                    return out
+                tbl = <uint64_t *>(tbl[i] & ~<uint64_t>DESC_TABLE)
+                level -= 1
+            i = (a >> self.sp.mm.m.page_shift) & (self.sp.mm.m.ptrs_per_pte - 1)
             out.append((i, tbl[i]))
-            if tbl[i] == 0:
-                return out
-            tbl = <uint64_t *>(tbl[i] & ~<uint64_t>DESC_TABLE)
-            level -= 1
-        i = (a >> self.sp.mm.m.page_shift) & (self.sp.mm.m.ptrs_per_pte - 1)
-        out.append((i, tbl[i]))
         return out
 
     cdef bint table_at(self, uint64_t addr, table *t, size_t *idx) noexcept nogil:

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .args cimport number, truth
+from .held cimport Held
 from .machine cimport machine
 from .mapping cimport map_pages, plan
 from .mm_struct cimport PG_ANON, PG_ANON_EXCLUSIVE, addr_of, page_byte, page_of, table
@@ -14,7 +15,7 @@ from .ptep cimport (
     clear_full_ptes, clear_young_dirty_ptes, ptep_get, ptep_set_access_flags, set_ptes, test_and_clear_young_ptes,
     wrprotect_ptes,
 )
-from .space cimport Held, Space
+from .space cimport Space
 from .vma cimport VM_ACCESS, VM_SHARED, VM_SOFTDIRTY, VM_WRITE, find_vma, vma
 
 import numpy as np

@@ -1,5 +1,7 @@
 # cython: language_level=3
 """`Window`: what a strategy written in Python sees, with the core's own verbs."""
+cimport cython
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t, uint64_t
 
 from .args cimport number, truth
@@ -46,7 +48,8 @@ cdef class Window:
     cdef walk *w
     cdef object step
     cdef dict frames               # by table index: frame of a started entry, None once committed
-    cdef readonly object error
+    cdef unsigned long owner       # thread that runs the step
+    cdef object raised
 
     def __cinit__(self, step):
         self.step = step
@@ -54,11 +57,24 @@ cdef class Window:
 
     def clear_error(self):
         """Forget the exception that ended the last step."""
-        self.error = None
+        self.keep(None)
+
+    cdef void keep(self, object error) noexcept:
+        with cython.critical_section(self):
+            self.raised = error
+
+    @property
+    def error(self):
+        """What the last step raised, None: nothing."""
+        with cython.critical_section(self):
+            return self.raised
 
     cdef walk *live(self) except NULL:
         if self.w == NULL:
             raise StrategyError("the window is only valid while the strategy's step runs; do not keep it")
+        # the step may return, and what w points to end, while another thread is here
+        if self.owner != PyThread_get_thread_ident():
+            raise StrategyError("the window belongs to the thread that runs the strategy's step; use it there")
         return self.w
 
     cdef size_t part(self, object offset, object nr) except? 0:
@@ -432,11 +448,12 @@ cdef int64_t python_step(walk *w) noexcept nogil:
     cdef int64_t nr = 0
     with gil:
         window = <Window>w.python
+        window.owner = PyThread_get_thread_ident()
         window.w = w
         try:
             nr = call(window)
         except BaseException as error:
-            window.error = error
+            window.keep(error)
             w.failed = True
         finally:
             window.w = NULL

@@ -1,0 +1,1 @@
+"""The core under the address and undefined-behaviour sanitizers: ``python -m tests.sanitize``."""
