@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 import re
 
@@ -278,3 +279,8 @@ def test_a_file_may_be_named(tmp_path):
     result = call()
     casemate.write(result, tmp_path / "log", as_el2=True)
     assert (tmp_path / "log").read_text() == log_of(result)
+
+
+def test_examples_of_the_docstrings():
+    result = doctest.testmod(casemate)
+    assert result.failed == 0 and result.attempted > 5

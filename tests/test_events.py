@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 import json
 import os
@@ -251,3 +252,8 @@ def test_a_closed_pipe_is_quiet(argv):
 def test_events_of_the_kernel_kinds_are_numbers_of_the_trace():
     assert traced().trace.dtype == events.EVENT
     assert np.array([(18, 2**64 - 1, 2**64 - 1)], events.EVENT)["addr"][0] == 2**64 - 1
+
+
+def test_examples_of_the_docstrings():
+    result = doctest.testmod(events)
+    assert result.failed == 0 and result.attempted > 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from typing import Any
@@ -384,3 +385,11 @@ def test_ptebatch_itself_does_not_import_it() -> None:
     text = "import sys, ptebatch, ptebatch.cli; print('hypothesis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
+
+
+def test_examples_of_the_docstrings() -> None:
+    from ptebatch.testing import asserting, stateful
+
+    for module in (asserting, stateful):
+        result = doctest.testmod(module)
+        assert result.failed == 0 and result.attempted > 2

@@ -127,7 +127,7 @@ def write(result: Result | Trace, file: str | os.PathLike[str] | IO[str], *, as_
     >>> out = io.StringIO()
     >>> write(mm.mprotect(0x200000, 4096, 0, trace=True), out, as_el2=True)
     >>> print(next(line for line in out.getvalue().splitlines() if line.startswith("(tlbi")))
-    (tlbi (id 24) (tid 0) vale2is (value 200) (src "mprotect:11"))
+    (tlbi (id 25) (tid 0) vale2is (value 200) (src "mprotect:13"))
     """
     trace = Trace.of(result)
     log = _Log(trace, as_el2)

@@ -191,7 +191,7 @@ def patched(data: bytes) -> bytes:
     made = io.BytesIO(VALID_SNAPSHOT)
     with zipfile.ZipFile(made) as archive:
         members = {each: archive.read(each) for each in archive.namelist()}
-    members[text_of(name)[:64].encode("ascii", "replace").decode() or "none"] = content
+    members[re.sub(r"[^\w.-]", "", text_of(name), flags=re.ASCII)[:64] or "none"] = content
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for each, kept in members.items():

@@ -19,8 +19,8 @@ cdef class Exclusive:
         if not pb_try_lock(&self.busy):
             name = type(self).__name__
             how = f"{name}.copy()" if hasattr(self, "copy") else "make another"
-            raise PtebatchError(f"this {name} is in use by a call that still runs, in another thread or around a strategy's step; "
-                                f"give each thread its own ({how})")
+            raise PtebatchError(f"this {name} is in use by a call that still runs, in another thread or around a strategy's "
+                                f"step; give each thread its own ({how})")
         return 0
 
     cdef void drop(self) noexcept:

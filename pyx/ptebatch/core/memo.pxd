@@ -20,8 +20,7 @@ from .tlb cimport tlb_gather_mmu
 
 ctypedef size_t (*replay_fn)(walk *w, memo *m) noexcept nogil
 
-# what the order-0 loops compare with; they keep it in locals, because stores to
-# PTEs could alias a struct
+# what the order-0 loops compare with
 cdef struct frames:
     uint64_t mask
     uint64_t flags

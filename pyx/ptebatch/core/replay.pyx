@@ -209,7 +209,6 @@ cdef inline size_t replay_groups(walk *w, memo *m, size_t i, const frames *f, ui
     return replay_scattered(p, i, end, f, gates)
 
 
-# computed once for a remembered unit
 cdef frames frames_of(const walk *w, const memo *m) noexcept nogil:
     cdef frames f
     cdef uint64_t whole = 1
@@ -236,25 +235,23 @@ cdef frames frames_of(const walk *w, const memo *m) noexcept nogil:
 # order 0: every entry a unit. The fold gate of a block's last entry is counted
 # here: such a folio covers no block, so the try ends before it reads anything.
 cdef size_t replay_order0(walk *w, memo *m) noexcept nogil:
-    cdef frames f
+    cdef const frames *f = &m.f
     cdef size_t i = w.idx, end = w.end, next
     cdef pte_t *p = w.t.leaf
     cdef uint64_t gates = 0
     if not m.ready:
-        m.f = frames_of(w, m)
-        m.ready = True
-        if m.known.byte != m.f.byte:
-            m.known.lo = m.known.hi = 0
-            m.known.byte = m.f.byte
-    f = m.f
-    # one try a table, however idle
-    m.known.idle = min(m.known.idle, IDLE - 1)
-    m.known.credit += CREDIT * (end - i)
+        order0_begins(w, m)
+    if not i & (LANES - 1):
+        i = replay_row(p, i, end, f, w.t.mm.nr_pages, &gates)
+    if i < end:
+        # one try a table, however idle
+        m.known.idle = min(m.known.idle, IDLE - 1)
+        m.known.credit += CREDIT * (end - i)
     while i < end:
         if not i & (LANES - 1):
-            next = replay_row(p, i, end, &f, w.t.mm.nr_pages, &gates)
+            next = replay_groups(w, m, i, f, &gates)
             if next == i:
-                next = replay_groups(w, m, i, &f, &gates)
+                next = replay_row(p, i, end, f, w.t.mm.nr_pages, &gates)
             if next != i:
                 i = next
                 continue
@@ -266,6 +263,15 @@ cdef size_t replay_order0(walk *w, memo *m) noexcept nogil:
         i += 1
     w.t.mm.c.fold_tries += gates
     return i - w.idx
+
+
+# what is computed once for a remembered unit
+cdef void order0_begins(const walk *w, memo *m) noexcept nogil:
+    m.f = frames_of(w, m)
+    m.ready = True
+    if m.known.byte != m.f.byte:
+        m.known.lo = m.known.hi = 0
+        m.known.byte = m.f.byte
 
 
 # as many units as equal the remembered one, from w.idx on; returns entries dealt with
