@@ -10,11 +10,11 @@
 # promise to be pure.
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcmp, memcpy, memset
 from .counters cimport counters, nr_counters
 from .log cimport pairs, pairs_add, pairs_clear, pairs_free, pairs_run
 from .mm_struct cimport PG_ORDER_MASK, addr_of, mm_struct, mmu_gather, page_of
-from .pte cimport PTE_CONT, pte_addr_mask, pte_present, pte_special, pte_t
+from .pte cimport PTE_CONT, PTE_SPECIAL, PTE_VALID, pte_addr_mask, pte_present, pte_t
 from .strategy cimport strategy, walk
 from .tlb cimport tlb_gather_mmu
 
@@ -115,7 +115,7 @@ cdef inline size_t memo_unit(const walk *w, const memo *m) noexcept nogil:
     cdef uint64_t pfn = (p[0] & mask) >> shift
     cdef const uint8_t *page = page_of(w.t.mm, pfn)
     cdef size_t nr, i
-    cdef pte_t any = 0
+    cdef pte_t any = 0, wrong = 0, at = p[0] & mask, present = PTE_VALID
     if page == NULL or not pte_present(p[0]):
         return 0
     nr = <size_t>1 << (page[0] & PG_ORDER_MASK)
@@ -124,10 +124,13 @@ cdef inline size_t memo_unit(const walk *w, const memo *m) noexcept nogil:
     # a short rest is done before it is learnt; small blocks have several fold gates in a lane
     if 4 * nr > (w.range_end - addr_of(&w.t, w.idx)) >> shift or (nr == 1 and n < 16):
         return 0
+    # no early end: a loop that the compiler makes wide. NG, bit 11, tells PROT_NONE from none.
     for i in range(nr):
         any |= p[i]
-        if not pte_present(p[i]) or pte_special(p[i]) or (p[i] & mask) != ((pfn + i) << shift):
-            return 0
+        wrong |= (p[i] & mask) ^ (at + (<uint64_t>i << shift))
+        present &= p[i] | p[i] >> 11
+    if wrong or not present & PTE_VALID or any & PTE_SPECIAL:
+        return 0
     if any & PTE_CONT and (nr < n or w.idx & (n - 1)):
         return 0
     if nr < n and small_differs(w, w.idx, pfn, nr):
@@ -138,25 +141,29 @@ cdef inline size_t memo_unit(const walk *w, const memo *m) noexcept nogil:
 cdef inline void memo_copy_in(const walk *w, memo *m, size_t nr) noexcept nogil:
     cdef pte_t base = w.t.leaf[w.idx] & pte_addr_mask(w.t.mm.m.page_shift)
     cdef const uint8_t *page = page_of(w.t.mm, base >> w.t.mm.m.page_shift)
+    cdef const pte_t *p = w.t.leaf + w.idx
+    cdef pte_t *to = m.in_ptes
     cdef size_t i
     m.nr = nr
     m.phase = w.idx & (w.t.mm.m.cont_ptes - 1)
+    memcpy(m.bytes, page, nr)
     for i in range(nr):
-        m.in_ptes[i] = w.t.leaf[w.idx + i] - base
-        m.bytes[i] = page[i]
+        to[i] = p[i] - base
 
 
 cdef inline void memo_copy_out(const walk *w, memo *m, size_t first) noexcept nogil:
     cdef unsigned int shift = w.t.mm.m.page_shift
-    cdef pte_t base = w.t.leaf[first] & pte_addr_mask(shift)
-    cdef pte_t differ = 0
+    cdef const pte_t *p = w.t.leaf + first
+    cdef const pte_t *before = m.in_ptes
+    cdef pte_t *to = m.out_ptes
+    cdef pte_t base = p[0] & pte_addr_mask(shift), one, flags = p[0] - base, differ = 0
+    cdef pte_t was = before[0]
     cdef size_t i
     for i in range(m.nr):
-        m.out_ptes[i] = w.t.leaf[first + i] - base
-        differ |= (m.out_ptes[i] - (<uint64_t>i << shift)) ^ m.out_ptes[0]
-        differ |= (m.in_ptes[i] - (<uint64_t>i << shift)) ^ m.in_ptes[0]
-        differ |= <uint64_t>(m.bytes[i] ^ m.bytes[0])
-    m.uniform = differ == 0
+        to[i] = one = p[i] - base
+        differ |= (one - (<uint64_t>i << shift)) ^ flags
+        differ |= (before[i] - (<uint64_t>i << shift)) ^ was
+    m.uniform = differ == 0 and memcmp(m.bytes, m.bytes + 1, m.nr - 1) == 0
 
 
 # counts of replayed units wait, so that many tables cost one addition
