@@ -18,6 +18,7 @@
 #define W 2
 #endif
 typedef uint64_t vec __attribute__((vector_size(8 * W), aligned(8), may_alias));
+typedef uint64_t any_vec __attribute__((vector_size(8 * W), aligned(1), may_alias));
 
 #define VALID 1ULL
 #define RDONLY (1ULL << 7)
@@ -151,7 +152,7 @@ static inline int same64(const uint8_t *b, uint64_t want)
 {
 	vec differ = all(0);
 	for (int k = 0; k < 64; k += 8 * W)
-		differ |= *(const vec *)(b + k) ^ want;
+		differ |= *(const any_vec *)(b + k) ^ want;
 	return zero(differ);
 }
 

@@ -162,7 +162,7 @@ def together(*work: Callable[[int], Any]) -> list[Any]:
         return work[i](i)
 
     with ThreadPoolExecutor(len(work)) as pool:
-        return list(pool.map(run, range(len(work))))
+        return list(pool.map(run, range(len(work)), timeout=120))
 
 
 def until_free(call: Callable[[], Any]) -> Any:
@@ -171,6 +171,7 @@ def until_free(call: Callable[[], Any]) -> Any:
             return call()
         except PtebatchError as e:
             assert IN_USE in str(e), e
+            time.sleep(1e-5)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from .catalogue import HERE, TREE
 TESTS = {
     "killed": ("test_mutants_killed.py", "test_mutants_killed_memo.py", "test_mutants_killed_vma.py"),
     "memo": ("test_memo.py",),
+    "window": ("test_strategies.py",),
     "mprotect": ("test_mprotect_errno.py", "test_differential_mprotect.py"),
     "verbs": ("test_differential_verbs.py", "test_reference_rules.py"),
     "tests": (

@@ -32,11 +32,12 @@ LEFT_OUT = {
     "test_bench_numpy.py": "takes times",
     "test_house.py": "reads the tree",
     "test_readme.py": "reads texts and repeats what other files run",
+    "test_verify_input.py": "feeds thousands of broken files to readers in Python; what the core runs is in test_golden.py",
     "test_fuzz.py": "takes seconds by the clock; run python -m tests.fuzz in the environment that --shell shows",
 }
 FLAGS = "-O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
 #: seconds for one file of tests
-PATIENCE = 420
+PATIENCE = 600
 
 
 def build(folder: Path, jobs: int) -> Path:

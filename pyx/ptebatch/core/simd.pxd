@@ -13,6 +13,7 @@ cdef extern from *:
     #define PB_W 2
     #endif
     typedef uint64_t pb_vec __attribute__((vector_size(8 * PB_W), aligned(8), may_alias));
+    typedef uint64_t pb_any __attribute__((vector_size(8 * PB_W), aligned(1), may_alias));
     #define PB_AT(p, k) (*(pb_vec *)((p) + (k)))
     #define PB_EACH(k) for (int k = 0; k < 16; k += PB_W)
 
@@ -148,7 +149,7 @@ cdef extern from *:
         for (; n + 64 <= most; n += 64) {
             pb_vec differ = pb_all(0);
             for (size_t k = 0; k < 64; k += 8 * PB_W)
-                differ |= *(const pb_vec *)(p + n + k) ^ want;
+                differ |= *(const pb_any *)(p + n + k) ^ want;
             if (!pb_zero(differ))
                 break;
         }
@@ -164,7 +165,7 @@ cdef extern from *:
         for (; n + 64 <= most; n += 64) {
             pb_vec differ = pb_all(0);
             for (size_t k = 0; k < 64; k += 8 * PB_W)
-                differ |= *(const pb_vec *)(p - n - 64 + k) ^ want;
+                differ |= *(const pb_any *)(p - n - 64 + k) ^ want;
             if (!pb_zero(differ))
                 break;
         }
