@@ -149,7 +149,7 @@ def test_many_threads_on_one_address_space_never_mix():
 
 # ---- what another thread could break ----
 
-NR = 4
+NR = 4                         # threads; each has so much to do that they meet
 IN_USE = "in use by a call that still runs"
 
 
@@ -184,8 +184,8 @@ def often():
 
 
 def test_frames_keys_and_ids_are_given_out_once(often):
-    mm = MM("7.3", nr_pages=1 << 16)
-    each = 200
+    mm = MM("7.3", nr_pages=1 << 17)
+    each = 5000
 
     def take(_: int) -> list[int]:
         return [until_free(lambda: mm.alloc_folio(2)) for _ in range(each)]
@@ -199,7 +199,7 @@ def test_frames_keys_and_ids_are_given_out_once(often):
 def test_mappings_made_at_one_time_are_all_there(often):
     """Tables, VMAs and frames of many threads; each finds its own words again where the upper tables lead."""
     mm = MM("7.3", nr_pages=1 << 16)
-    span, each = 1 << 21, 40
+    span, each = 1 << 21, 400
 
     def fill(i: int) -> list[tuple[int, int]]:
         made = []
@@ -249,10 +249,10 @@ def test_calls_of_all_kinds_at_one_time_leave_a_state_that_calls_in_turn_leave(o
     assert 3 <= len(states) < 20 and len(returned) > len(states)
 
     def toggle(i: int) -> list[Any]:
-        return [until_free(lambda p=(0, 1, 3)[(i + k) % 3]: mm.mprotect(BASE, 512 << 12, p)) for k in range(60)]
+        return [until_free(lambda p=(0, 1, 3)[(i + k) % 3]: mm.mprotect(BASE, 512 << 12, p)) for k in range(2000)]
 
     def look(_: int) -> list[Any]:
-        for _ in range(60):
+        for _ in range(500):
             assert until_free(mm.vmas)[0].end == BASE + (512 << 12)
             assert state(until_free(mm.copy)) in states, "half a call was copied"
             assert repr(mm).endswith("1 VMAs, 512 PTEs>")
@@ -298,7 +298,7 @@ def test_a_checker_is_one_threads_at_a_time(often):
     assert expected[1]
 
     def judge(_: int) -> None:
-        for _ in range(200):
+        for _ in range(2000):
             assert until_free(lambda: checker.check(*call)) == expected[0]
             assert until_free(lambda: checker.events) in (expected[1], [])
             assert until_free(lambda: checker.counters) == expected[2]
@@ -330,7 +330,7 @@ def test_a_strategy_is_registered_once(often):
             return 0
         return 1
 
-    for _ in range(50):
+    for _ in range(10):
         assert sum(together(*[take] * NR)) == 1
         unregister("by-many")
 

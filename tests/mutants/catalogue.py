@@ -14,7 +14,9 @@ CORE = Path("pyx/ptebatch/core")
 #: detectors of a fault, in order, unless its file names others
 USUAL = ("checker", "golden", "killed", "mprotect", "verbs", "tests")
 
-SIGNATURE = re.compile(r"^cdef (?!class )(?P<inline>inline )?(?P<type>[\w *]*?[ *])(?P<name>\w+)\((?P<args>.*)\)(?P<tail>[^()]*):$")
+SIGNATURE = re.compile(
+    r"^cdef (?!class )(?P<inline>inline )?(?P<type>[\w *]*?[ *])(?P<name>\w+)\((?P<args>.*)\)(?P<tail>[^()]*):$"
+)
 
 
 class CatalogueError(Exception):
