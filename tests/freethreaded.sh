@@ -77,10 +77,11 @@ build_python() {
 build_package() {
     [ -x "$cache/venv/bin/python" ] || "$python" -m venv "$cache/venv"
     local needs
-    needs=$("$cache/venv/bin/python" -c 'import tomllib
-project = tomllib.load(open("'"$tree"'/pyproject.toml", "rb"))["project"]
-print("\n".join(project["dependencies"] + project["optional-dependencies"]["test"]))')
-    "$cache/venv/bin/pip" install -q --prefer-binary $(tr -d ' ' <<<"$needs")
+    mapfile -t needs < <("$cache/venv/bin/python" -c 'import sys, tomllib
+project = tomllib.load(open(sys.argv[1], "rb"))["project"]
+for need in project["dependencies"] + project["optional-dependencies"]["test"]: print(need)' "$tree/pyproject.toml")
+    # the newest NumPy may have no wheel for it any more, an older one has
+    "$cache/venv/bin/pip" install -q --prefer-binary "${needs[@]}"
     export PATH=$cache/venv/bin:$PATH
     local again=()
     [ ! -f "$cache/build/build.ninja" ] || again=(--reconfigure)

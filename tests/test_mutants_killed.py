@@ -267,3 +267,11 @@ def test_a_folio_may_end_in_the_next_table():
     words = np.concatenate([mm.ptes(start, 8), mm.ptes(start + 8 * PAGE, 24)])
     frames = (words & np.uint64((1 << 48) - PAGE)) >> np.uint64(12)
     assert frames.tolist() == list(range(first, first + 32))
+
+
+def test_what_is_writable_already_is_not_asked():
+    mm = mapped(exclusive=np.arange(16) % 2 == 0)
+    found = mm.change_protection(
+        BASE, 16, newprot=bits.PAGE_SHARED, cp_flags=bits.MM_CP_TRY_CHANGE_WRITABLE, vm_flags=bits.VM_READ | bits.VM_WRITE
+    )
+    assert found["pae_reads"] == 0 and found["writable_checks"] == 0
