@@ -275,3 +275,10 @@ def test_what_is_writable_already_is_not_asked():
         BASE, 16, newprot=bits.PAGE_SHARED, cp_flags=bits.MM_CP_TRY_CHANGE_WRITABLE, vm_flags=bits.VM_READ | bits.VM_WRITE
     )
     assert found["pae_reads"] == 0 and found["writable_checks"] == 0
+
+
+def test_without_vm_write_nothing_becomes_writable():
+    mm = mapped()
+    mm.mprotect(BASE, 16 * PAGE, RO)
+    mm.change_protection(BASE, 16, newprot=bits.PAGE_READONLY, cp_flags=bits.MM_CP_TRY_CHANGE_WRITABLE, vm_flags=bits.VM_READ)
+    assert not (mm.ptes(BASE, 16) & np.uint64(bits.PTE_WRITE)).any()

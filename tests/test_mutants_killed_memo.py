@@ -67,6 +67,15 @@ def test_the_page_that_ends_a_stretch_is_not_in_it():
     assert both_ways([(0, 160, RW)], 160, heads=heads, exclusive=exclusive) == exclusive.tolist()
 
 
+def test_the_page_below_a_stretch_is_not_in_it():
+    # entries 16 to 31 make a stretch of pages 95 down to 41, entries 32 to 47 map pages of it and page 40
+    begun, ended = np.r_[95:71:-2, 3:-1:-1], np.r_[94:64:-2, 40]
+    rest = np.setdiff1d(np.arange(96), np.r_[begun, ended])[::-1]
+    heads = groups(2000 + np.arange(16), begun, ended, rest)
+    exclusive = heads != FIRST + 40
+    assert both_ways([(0, 160, RW)], 160, heads=heads, exclusive=exclusive) == exclusive.tolist()
+
+
 def test_a_stretch_begins_where_its_pages_do():
     # entries 16 to 31 make a stretch from page 1000 on, entries 32 to 47 map pages 0 to 15
     heads = groups(2000 + np.arange(16), np.r_[1000:1032:2], np.arange(15, -1, -1), np.r_[1001:1033:2])

@@ -88,3 +88,24 @@ def test_three_vmas_that_merge_keep_the_sticky_flags_of_each():
         mm = vma_space(*rows)
         assert change(mm, 4, 4, RW) == 0 and pages_of(mm) == [(0, 12)]
         assert mm.vmas()[0].flags & bits.VM_SOFTDIRTY
+
+
+def test_addresses_far_apart_share_no_table():
+    far = [BASE, BASE + (1 << 39), BASE + (1 << 46)]
+    mm = MM("7.3", nr_pages=64)
+    for at in far:
+        mm.mmap(at, PAGE, RW)
+        mm.map_folios(at, 1)
+    mm.mprotect(far[1], PAGE, RO)
+    assert len({int(mm.ptes(at, 1)[0]) >> 12 & 0xFFFF for at in far}) == 3
+    assert [bool(int(mm.ptes(at, 1)[0]) & bits.PTE_WRITE) for at in far] == [True, False, True]
+
+
+def test_prot_none_never_becomes_writable():
+    mm = MM("7.3", nr_pages=64)
+    mm.mmap(BASE, PAGE, RO)
+    mm.map_folios(BASE, 1)
+    mm.change_protection(
+        BASE, 1, newprot=bits.PAGE_NONE, cp_flags=bits.MM_CP_TRY_CHANGE_WRITABLE, vm_flags=bits.VM_READ | bits.VM_WRITE
+    )
+    assert int(mm.ptes(BASE, 1)[0]) & (bits.PTE_WRITE | bits.PTE_VALID) == 0

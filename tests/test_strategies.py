@@ -267,6 +267,8 @@ WRONG = [
     ("returns True", lambda w: True, "True is not a whole number"),
     ("counts what it did not do", lambda w: w.max_nr, "returned 512 but committed 0 entries"),
     ("commits twice", commit_twice, "entry 0 was started already"),
+    ("commits another frame", lambda w: w.commit(0, w.old, w.pte_advance_pfn(w.start(0, 2), 1), 2) or 2, "but the new word maps"),
+    ("commits behind what it started", lambda w: w.commit(0, w.old, w.start(0, 1), 2) or 2, "entry 1 was not started"),
     ("leaves entries started", leave_started, "left 2 started entries uncommitted"),
     ("commits what it did not start", lambda w: w.commit(0, w.old, w.old, 1) or 1, "entry 0 was not started"),
     ("starts outside", lambda w: w.start(0, 513), r"\[0, 513\) leave the window of 512"),

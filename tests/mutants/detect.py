@@ -21,7 +21,7 @@ from .catalogue import HERE, TREE
 TESTS = {
     "killed": ("test_mutants_killed.py", "test_mutants_killed_memo.py", "test_mutants_killed_vma.py"),
     "memo": ("test_memo.py",),
-    "window": ("test_strategies.py",),
+    "window": ("test_strategies.py", "test_checker_planted.py::test_commits_of_the_wrong_entries_are_refused"),
     "mprotect": ("test_mprotect_errno.py", "test_differential_mprotect.py"),
     "verbs": ("test_differential_verbs.py", "test_reference_rules.py"),
     "tests": (
@@ -80,7 +80,7 @@ def tests(group: str) -> str | None:
                             "-c", str(TREE / "pyproject.toml"), "--rootdir", str(TREE), *files])  # fmt: skip
     if code == 0:
         return None
-    found = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", out.getvalue(), re.M)
+    found = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.+?)(?: - .*)?$", out.getvalue(), re.M)
     return found[1] if found else f"pytest ended with {int(code)}: {out.getvalue()[-300:]}"
 
 
