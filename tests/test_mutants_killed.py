@@ -282,3 +282,22 @@ def test_without_vm_write_nothing_becomes_writable():
     mm.mprotect(BASE, 16 * PAGE, RO)
     mm.change_protection(BASE, 16, newprot=bits.PAGE_READONLY, cp_flags=bits.MM_CP_TRY_CHANGE_WRITABLE, vm_flags=bits.VM_READ)
     assert not (mm.ptes(BASE, 16) & np.uint64(bits.PTE_WRITE)).any()
+
+
+def test_prot_none_never_becomes_writable():
+    mm = mapped()
+    how = {"newprot": bits.PAGE_NONE, "cp_flags": bits.MM_CP_TRY_CHANGE_WRITABLE, "vm_flags": bits.VM_READ | bits.VM_WRITE}
+    mm.change_protection(BASE, 16, **how)
+    assert not (mm.ptes(BASE, 16) & np.uint64(bits.PTE_WRITE)).any()
+
+
+@pytest.mark.parametrize("shift", range(21, 47))
+def test_addresses_that_differ_in_one_bit_have_their_own_entries(shift):
+    mm = MM(Machine(), nr_pages=1 << 10)
+    for at in (1 << 47, 1 << 47 | 1 << shift):
+        mm.mmap(at, PAGE, RW)
+        mm.map_folios(at, 1)
+    mm.mprotect(1 << 47, PAGE, RO)
+    one, other = (int(mm.ptes(at, 1)[0]) for at in (1 << 47, 1 << 47 | 1 << shift))
+    assert pte_pfn(one) != pte_pfn(other)
+    assert not one & bits.PTE_WRITE and other & bits.PTE_WRITE

@@ -6,6 +6,7 @@ Each world is run with the memo and without; what is expected of the words is wo
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from ptebatch import MM, Machine, bits
 from ptebatch.trace import KINDS
@@ -135,3 +136,16 @@ def test_a_step_that_is_not_known_to_be_pure_is_called_for_each_unit():
 
     assert mm.mprotect(BASE, 512 * PAGE, RO, strategy=step).pages == 512
     assert seen == [BASE + i * PAGE for i in range(512)]
+
+
+@pytest.mark.parametrize("other", range(0, 2048, 173))
+def test_a_stretch_ends_before_the_first_page_that_is_not_alike(other):
+    """One page of 2,048 is shared: wherever it lies, and however frames are mixed, only its entry stays read-only."""
+    heads = np.random.default_rng(other).permutation(np.arange(2048, dtype=np.uint64)) + np.uint64(1024)
+    mm = MM(Machine(), nr_pages=1 << 12, pfn_base=1024)
+    mm.mmap(1 << 40, 2048 << 12, 3)
+    mm.map_folios(1 << 40, 2048, heads=heads, exclusive=heads != 1024 + other)
+    mm.mprotect(1 << 40, 2048 << 12, 1)
+    mm.mprotect(1 << 40, 2048 << 12, 3)
+    writable = (mm.ptes(1 << 40, 2048) & np.uint64(1 << 51)) != 0
+    assert (writable == (heads != 1024 + other)).all()
