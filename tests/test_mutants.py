@@ -194,7 +194,7 @@ def test_a_run_with_a_build(planted, tmp_path, monkeypatch, capsys):
     old, new = "    mm.tlb.cleared_ptes = True", "    mm.tlb.cleared_ptes = False"
     function = entry(name="in-a-function", file="tlb.pxd", old=old, new=new, **usual)
     old, new = "PB_AT(p, k) = store;", "PB_AT(p, k) = ~store;"
-    file = planted(function, entry(name="in-c", file="simd.pxd", old=old, new=new, **usual))
+    file = planted(function, entry(name="in-c", file="simd.pxd", old=old, new=new, **usual | {"detect": ["memo", "golden"]}))
     monkeypatch.setattr(sys, "argv", ["mutants", "--jobs", "1", "--catalogue", str(file), "--table", str(tmp_path / "table.md")])
     status = command.main()
     out = capsys.readouterr().out

@@ -35,8 +35,10 @@ from .snapshot import (
 __all__ = ["Mapping", "parse_maps", "parse_smaps", "read_process"]
 
 _LINE = re.compile(
-    r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])([w-])([x-])([sp]) ([0-9a-f]{1,16}) ([0-9a-f]+):([0-9a-f]+) ([0-9]+)(?: +(.*))?"
+    r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-])([w-])([x-])([sp])"
+    r" ([0-9a-f]{1,16}) ([0-9a-f]{1,8}):([0-9a-f]{1,8}) ([0-9]{1,20})(?: +(.*))?"
 )
+_KIB = re.compile(r"\s*([0-9]{1,16})(?![0-9])")
 
 #: VmFlags of smaps (fs/proc/task_mmu.c) that the model knows
 _VM_FLAGS = {
@@ -151,8 +153,8 @@ def parse_smaps(text: str) -> dict[tuple[int, int], tuple[frozenset[str], int]]:
             continue
         key, _, rest = line.partition(":")
         if key in ("Rss", "Swap"):
-            size = rest.split()
-            resident += int(size[0]) if size and size[0].isdecimal() else 0
+            size = _KIB.match(rest)
+            resident += int(size[1]) if size else 0
         elif key == "VmFlags" and where is not None:
             found[where] = (frozenset(rest.split()), resident)
     return found

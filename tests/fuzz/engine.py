@@ -139,8 +139,8 @@ def edited(draw: st.DrawFn, valid: list[bytes]) -> bytes:
     return data
 
 
-def by_hypothesis(name: str, target: Target, seconds: float, seed: int) -> int:
-    """Feed a target for some time; returns how many inputs it had."""
+def by_hypothesis(name: str, target: Target, seconds: float, seed: int, batches: int | None = None) -> int:
+    """Feed a target for some time, or for so many batches if they take less; returns how many inputs it had."""
     valid, fed = corpus(name), 0
     for data in valid:
         feed(name, target, data)
@@ -155,7 +155,7 @@ def by_hypothesis(name: str, target: Target, seconds: float, seed: int) -> int:
     )
 
     batch = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end and batch != batches:
 
         @seeded(seed * 1_000_003 + batch)
         @how
