@@ -40,9 +40,7 @@ def snap(pages, vmas=None, **more):
         "meta": {"pid": 1, "kernel": "6.18.0", "machine": "x86_64"},
         "lost": {"changed": 0},
     } | more
-    return Snapshot(
-        vmas=vmas, vpn=column[0], pagemap=column[1], kflags=column[2], order=column[3].astype(np.uint8), **given
-    )
+    return Snapshot(vmas=vmas, vpn=column[0], pagemap=column[1], kflags=column[2], order=column[3].astype(np.uint8), **given)
 
 
 def folio(vpn, pfn, order, *, nr=None, kflags=ANON | SWAPBACKED, pagemap=OWN):

@@ -28,7 +28,6 @@ MACHINES = ["6.12", "6.16", "6.17", "7.3", "7.3,bbml=3", "7.3,hafdbs=off", "7.3,
             "6.12,device_private=on"]  # fmt: skip
 
 
-
 @pytest.fixture(autouse=True)
 def _fewer_random_worlds(request, monkeypatch):
     """The long tests draw as many as users do."""

@@ -186,7 +186,6 @@ def test_mprotect_sequences_agree(space: Space) -> None:
     check(space)
 
 
-
 @pytest.mark.parametrize("make", [lambda: MM(Machine(), nr_pages=16), lambda: RefMM(Machine())], ids=["core", "reference"])
 def test_read_only_and_writable_again_is_one_vma(make: Any) -> None:
     """Private writable memory is charged when it is mapped: the flags of the parts are equal again."""

@@ -91,9 +91,7 @@ def test_a_difference_counts_each_entry_and_each_bit(strategy):
         xor = [a ^ b for a, b in zip(*ends, strict=True)]
         row = found.rows[0]
         assert row.difference.ptes == sum(x != 0 for x in xor)
-        assert row.difference.bits == {
-            name: n for name, bit in BITS.items() if (n := sum(x & bit != 0 for x in xor))
-        }
+        assert row.difference.bits == {name: n for name, bit in BITS.items() if (n := sum(x & bit != 0 for x in xor))}
         assert row.same == found.same == (ends[0] == ends[1])
 
 

@@ -116,6 +116,19 @@ def test_an_array_that_promises_more_than_it_has_takes_no_memory(saved):
     refused(path, "vpn")
 
 
+@pytest.mark.parametrize(("plain", "odd"), [(b"(17,), } ", b"(17L,), }"), (b"'<u8'", b"'\\e8'")])
+def test_a_header_that_numpy_would_mend_is_refused(saved, recwarn, plain, odd):
+    """The header of another Python, and escapes of none, came with numpy's own warning."""
+    s, path = saved
+    out = io.BytesIO()
+    np.lib.format.write_array(out, s.vpn)
+    whole = out.getvalue()
+    assert whole.count(plain) == 1
+    rewrite(path, vpn=whole.replace(plain, odd))
+    refused(path, "vpn")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     "change",
     [

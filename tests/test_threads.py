@@ -149,7 +149,7 @@ def test_many_threads_on_one_address_space_never_mix():
 
 # ---- what another thread could break ----
 
-NR = 4                         # threads; each has so much to do that they meet
+NR = 4  # threads; each has so much to do that they meet
 IN_USE = "in use by a call that still runs"
 
 

@@ -19,9 +19,7 @@ from .errors import LayoutError, closest
 __all__ = ["PATTERN_NAMES", "PatternSpec", "exclusive_pattern"]
 
 BoolArray: TypeAlias = NDArray[np.bool_]
-PatternSpec: TypeAlias = (
-    str | BoolArray | Sequence[tuple[int, bool]] | Callable[[NDArray[np.int64]], BoolArray]
-)
+PatternSpec: TypeAlias = str | BoolArray | Sequence[tuple[int, bool]] | Callable[[NDArray[np.int64]], BoolArray]
 
 PATTERN_NAMES = ("all", "none", "alternating")
 
@@ -121,9 +119,7 @@ def _runs_of(spec: Sequence[tuple[int, bool]]) -> list[tuple[int, bool]]:
     try:
         pairs = [(count, value) for count, value in spec]
     except (TypeError, ValueError):
-        raise LayoutError(
-            f"exclusive pattern {spec!r} is neither a text, an array, a callable nor (count, value) runs"
-        ) from None
+        raise LayoutError(f"exclusive pattern {spec!r} is neither a text, an array, a callable nor (count, value) runs") from None
     for count, value in pairs:
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise LayoutError(f"a run of {count!r} pages in the exclusive pattern; give a whole number, 1 or more")

@@ -239,9 +239,7 @@ def _read_smaps(base: str) -> dict[tuple[int, int], tuple[frozenset[str], int]]:
         return {}
 
 
-def _vmas(
-    maps: list[Mapping], details: dict[tuple[int, int], tuple[frozenset[str], int]], page_size: int
-) -> NDArray[Any]:
+def _vmas(maps: list[Mapping], details: dict[tuple[int, int], tuple[frozenset[str], int]], page_size: int) -> NDArray[Any]:
     files: dict[tuple[tuple[int, int], int], int] = {}
     vmas = np.zeros(len(maps), dtype=VMA_DTYPE)
     for row, m in zip(vmas, maps, strict=True):

@@ -206,9 +206,7 @@ def _first_faults(mm: MM, s: Snapshot, kinds: Kinds, pfn: U64) -> None:
         mm.map_folios(int(s.vpn[i]) << s.page_shift, 1, 0, heads=[int(pfn[i])], anon=True)
 
 
-def _add_folios(
-    mm: MM, s: Snapshot, kinds: Kinds, pfn: U64, order: NDArray[np.uint8], owner: NDArray[np.bool_]
-) -> None:
+def _add_folios(mm: MM, s: Snapshot, kinds: Kinds, pfn: U64, order: NDArray[np.uint8], owner: NDArray[np.bool_]) -> None:
     """Write the metadata byte of every page of every folio, mapped here or not."""
     mine = kinds.has_page
     if not mine.any():

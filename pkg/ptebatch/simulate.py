@@ -140,9 +140,7 @@ def run(
     """
     names, world = parse_ops(ops), start_of(start, ops, machine, before)
     mm = world.mm.copy()
-    return [
-        mm.mprotect(r.start, r.length, OPS[op], strategy=strategy, trace=trace) for op in names for r in world.ranges
-    ]
+    return [mm.mprotect(r.start, r.length, OPS[op], strategy=strategy, trace=trace) for op in names for r in world.ranges]
 
 
 def compare(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from typing import Any, NoReturn
@@ -92,7 +93,9 @@ def _load_array(path: str, name: str, dtype: np.dtype[Any], archive: zipfile.Zip
             version = np.lib.format.read_magic(member)
             if version != (1, 0):
                 raise ValueError(f"npy version {version}, expected (1, 0)")
-            shape, fortran, found = np.lib.format.read_array_header_1_0(member)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # numpy mends odd headers with a warning; ours are not odd
+                shape, fortran, found = np.lib.format.read_array_header_1_0(member)
             if found != dtype and found.newbyteorder("<") != dtype:
                 raise InputError(path, name, f"has type {found}, expected {dtype}")
             if len(shape) != 1 or fortran:
@@ -102,7 +105,7 @@ def _load_array(path: str, name: str, dtype: np.dtype[Any], archive: zipfile.Zip
             data = np.frombuffer(member.read(), dtype=found)
     except InputError:
         raise
-    except (*_DAMAGE, MemoryError) as e:
+    except (*_DAMAGE, MemoryError, Warning) as e:
         raise InputError(path, name, f"is damaged or cut short ({e}); save the snapshot again") from e
     return data.astype(dtype)
 
