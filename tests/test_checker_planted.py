@@ -78,7 +78,7 @@ def test_sound_loops_pass(step):
 @pytest.mark.parametrize("kernel", ["6.12", "6.16", "6.17", "7.3", "7.3,bbml=3", "7.3,hafdbs=off", "7.3,granule=16K"])
 @pytest.mark.parametrize("step", SOUND, ids=lambda step: getattr(step, "__name__", ""))
 def test_sound_loops_pass_on_every_machine(step, kernel):
-    report = verify_strategy(step, machine=kernel, budget=10)
+    report = verify_strategy(step, machine=kernel, budget=5)
     assert report.ok, str(report.counterexample)
 
 
