@@ -59,6 +59,12 @@ def groups(*parts):
     return FIRST + np.concatenate([used, scattered(4000, 160 - len(used))])
 
 
+@pytest.mark.parametrize("cont_ptes", [32, 128])
+def test_a_row_that_begins_inside_a_block_ends_blocks(cont_ptes):
+    """Entry 15 is remembered, a row begins at entry 16: the gate of the fold is passed where a block ends."""
+    assert both_ways([(15, 497, RW)], 512, machine=f"7.3,cont_ptes={cont_ptes}") == [False] * 15 + [True] * 497
+
+
 def test_the_page_that_ends_a_stretch_is_not_in_it():
     # entries 16 to 31 make a stretch of pages 0 to 39, entries 32 to 47 map pages of it and page 40
     begun, ended = np.r_[0:24:2, 60:64], np.r_[1:31:2, 40]
