@@ -36,6 +36,8 @@ def _fewer_random_worlds(request, monkeypatch):
     """The long tests draw as many as users do."""
     if "slow" not in request.keywords:
         monkeypatch.setattr(checker, "RANDOM", 4096)
+        monkeypatch.setattr(checker, "FULL", 20)
+        monkeypatch.setattr(checker, "FULL_ROUND", 5)
 
 
 # ---- sound loops pass ----

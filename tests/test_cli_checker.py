@@ -25,6 +25,8 @@ def fixed(monkeypatch):
     monkeypatch.setenv("COLUMNS", "132")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(checker, "RANDOM", 4096)
+    monkeypatch.setattr(checker, "FULL", 20)
+    monkeypatch.setattr(checker, "FULL_ROUND", 5)
 
 
 def command(*argv: str, **how) -> subprocess.CompletedProcess[str]:
@@ -201,7 +203,7 @@ def test_a_registered_strategy(capsys):
 
 
 COMPILED = """
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 from libc.stdint cimport int64_t
 from ptebatch.core.batch cimport anon_exclusive_batch
 from ptebatch.core.mm_struct cimport page_anon_exclusive

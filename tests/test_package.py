@@ -20,7 +20,7 @@ from ptebatch.strategies import STRATEGIES, register, unregister
 
 THIRD_PARTY = textwrap.dedent(
     """
-    # cython: language_level=3
+    # cython: language_level=3, freethreading_compatible=True
     from libc.stdint cimport int64_t
     from ptebatch.core.strategy cimport FPB_MPROTECT, strategy_capsule, walk, walk_pfn, whole_batch
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from .checker_report import ContChanges, Line, Report
 from .core.check import Checker
 from .counterexample import Counterexample, examine, left, told
 from .errors import PtebatchError, StrategyError
+from .fulltables import FullTables, full_machine
+from .fullworlds import full_worlds
+from .laws_run import Run
 from .machine import Machine
 from .randomworlds import random_chunks
 from .shrinking import shrink
-from .small import SmallWorld, small_machine
+from .small import COMPILED, SmallWorld, small_machine
 from .smallworlds import Chunk, chunks
 from .strategies import STRATEGIES, Strategy, resolve
 
@@ -38,6 +42,8 @@ Step = str | Strategy | Callable[[Any], int]
 PYTHON_BUDGET = 60.0
 #: random worlds of each geometry, compiled and in Python; in Python under a budget, each round
 RANDOM, RANDOM_PYTHON, RANDOM_ROUND = 100_000, 20_000, 4096
+#: random worlds of full tables; under a budget, each round
+FULL, FULL_ROUND = 200, 60
 #: entries of a block and of a table of random worlds; the second has the blocks of the 4K granule
 LARGER = ((4, 16), (16, 32))
 #: findings that do not come again, after which the search ends
@@ -86,6 +92,7 @@ def judge(world: SmallWorld, strategy: Step) -> Counterexample | None:
     Parameters
     ----------
     world : SmallWorld
+        One with a table of more than 32 entries is run once, without hardware in between.
     strategy : str, callable or Strategy
         As for `verify_strategy`.
 
@@ -95,7 +102,8 @@ def judge(world: SmallWorld, strategy: Step) -> Counterexample | None:
         None: every law holds.
     """
     found, name = _named(strategy)
-    return examine(Checker(world.machine, found), world, name)
+    checker = Checker if world.machine.ptrs_per_pte <= COMPILED else FullTables
+    return examine(checker(world.machine, found), world, name)
 
 
 def _named(strategy: Step) -> tuple[Step, str]:
@@ -127,7 +135,8 @@ def verify_strategy(
         A registered name, ``module:function`` or ``path.py:function``; a step; a row.
     machine : Machine or str, optional
         Default: kernel 7.3. Tables of more than 8 entries or blocks of more than 4 are
-        replaced by a geometry of 8 and 4 (random worlds: 16 and 4, 32 and 16).
+        replaced by a geometry of 8 and 4 (random worlds: 16 and 4, 32 and 16, and full
+        tables of up to 512 entries with the machine's own blocks).
     exhaustive : bool
         Every world of the default size, and random larger ones; else random worlds
         only, a few seconds.
@@ -183,12 +192,15 @@ class _Search:
             other = small_machine(self.wanted, *sizes)
             if other not in [checker.machine for checker, _ in self.larger]:
                 self.larger.append((Checker(other, self.strategy), random_chunks(other, seed)))
+        full = full_machine(self.wanted)
+        self.full = (FullTables(full, self.strategy), full_worlds(full, seed)) if full else None
 
     def end(self) -> Report:
         if self.odd and self.report.counterexample is None:
             self.report.counterexample = self.odd[0]
         self.report.seconds = time.perf_counter() - self.start
         self.report.runs = self.checker.runs + sum(checker.runs for checker, _ in self.larger)
+        self.report.runs += self.full[0].runs if self.full else 0
         return self.report
 
     def say(self, size: int) -> None:
@@ -197,11 +209,15 @@ class _Search:
             self.told = now
             self.progress(f"{self.name}: rows of {size} entries, {self.report.judged:,} worlds in {now - self.start:.0f} s")
 
-    def finish(self, checker: Checker, world: SmallWorld, law: int) -> None:
+    def broken(self, checker: Checker, world: SmallWorld, law: int) -> None:
+        """A law is broken in the checker's last run."""
+        self.finish(checker, world, law, left(checker, world, law))
+
+    def finish(self, checker: Checker | FullTables, world: SmallWorld, law: int, run: Run) -> None:
         """A law is broken: make the world small. What does not come again is told if nothing else is found."""
         self.progress(f"{self.name}: found one, making it small")
         self.report.complete = False
-        seen = told(world, self.name, law, left(checker, world, law), repeats=False)
+        seen = told(world, self.name, law, run, repeats=False)
         smallest = shrink(checker, world, law)
         found = examine(checker, smallest, self.name) or examine(checker, world, self.name)
         self.odd += [] if found else [seen]
@@ -219,7 +235,7 @@ class _Search:
             if self.report.counterexample is not None:
                 return self.end()
             self.say(chunk.size)
-        self.random_worlds(RANDOM)
+        self.random_worlds(RANDOM) or self.full_tables(FULL)
         return self.end()
 
     def sweep(self, chunk: Chunk) -> int:
@@ -235,7 +251,7 @@ class _Search:
         if seen is not None:
             self.note(chunk, seen)
         if law:
-            self.finish(self.checker, chunk.world(self.machine, row, call, self.checker.start_ptes), law)
+            self.broken(self.checker, chunk.world(self.machine, row, call, self.checker.start_ptes), law)
         return int(judged)
 
     def note(self, chunk: Chunk, seen: NDArray[np.uint16]) -> None:
@@ -257,7 +273,7 @@ class _Search:
         self.begin(small_machine(self.wanted), "sample", seed)
         before = -1
         for round_, chunk in self.rounds():
-            if round_ > before and self.random_worlds(RANDOM_ROUND, budget):
+            if round_ > before and (self.random_worlds(RANDOM_ROUND, budget) or self.full_tables(FULL_ROUND, budget)):
                 break
             before = round_
             began = time.perf_counter()
@@ -300,14 +316,14 @@ class _Search:
         updates = chunk.updates if round_ == 0 or not self.python else 0
         judged, law, _, row = self.checker.each(*chunk.rows(which), tlb=True, hardware=updates)
         if law:
-            self.finish(self.checker, chunk.world_at(self.machine, int(which[row]), self.checker.start_ptes), law)
+            self.broken(self.checker, chunk.world_at(self.machine, int(which[row]), self.checker.start_ptes), law)
         return int(judged)
 
     # ---- random worlds ----
 
     def random(self, seed: int, budget: float | None) -> Report:
         self.begin(small_machine(self.wanted, *LARGER[0]), "random", seed)
-        self.random_worlds(RANDOM_PYTHON if self.python else RANDOM, budget)
+        self.random_worlds(RANDOM_PYTHON if self.python else RANDOM, budget) or self.full_tables(FULL, budget)
         return self.end()
 
     def random_worlds(self, worlds: int, budget: float | None = None) -> bool:
@@ -327,8 +343,28 @@ class _Search:
                 line.judged += judged
                 line.seconds += time.perf_counter() - began
                 if law:
-                    self.finish(checker, chunk.world(machine, row, row, checker.start_ptes), law)
+                    self.broken(checker, chunk.world(machine, row, row, checker.start_ptes), law)
                 if self.report.counterexample is not None:
                     return True
                 self.say(machine.ptrs_per_pte)
+        return False
+
+    def full_tables(self, worlds: int, budget: float | None = None) -> bool:
+        """Judge so many more full tables; whether one breaks a law."""
+        if self.full is None:
+            return False
+        checker, drawn = self.full
+        line = self.report.larger.setdefault((checker.machine.ptrs_per_pte, checker.machine.cont_ptes), Line())
+        for world in islice(drawn, worlds):
+            began = time.perf_counter()
+            if budget is not None and began - self.start > budget:
+                return False
+            law, run = checker.judged(world)
+            line.judged += 1
+            line.seconds += time.perf_counter() - began
+            if law:
+                self.finish(checker, world, law, run)
+            if self.report.counterexample is not None:
+                return True
+            self.say(checker.machine.ptrs_per_pte)
         return False

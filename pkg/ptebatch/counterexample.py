@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from .core.check import Checker
+from .fulltables import FullTables
 from .laws import LAWS, Law
 from .laws_run import Breach, Run
 from .notation import diff
@@ -19,6 +22,11 @@ __all__ = ["Counterexample", "examine", "judged", "left", "told"]
 
 #: hardware updates that are tried in one run when a world is judged by itself
 UPDATES = 2
+#: steps that are told at most
+_STEPS_TOLD = 60
+_PAE = next(kind for kind, name in KINDS.items() if name == "PAE")
+#: no event: the last of a row of pages that answer alike
+_ASKED = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +84,18 @@ class Counterexample:
     def steps(self) -> str:
         """What the strategy did, in order, without its reads and stores."""
         shift, told = self.world.machine.page_shift, []
-        for kind, addr, value in self.run.events:
-            name, i = KINDS[kind], addr >> shift
+        for kind, addr, value in _without_long_asking(self.run.events):
+            name, i = KINDS.get(kind, ""), addr >> shift
             if name in ("START", "COMMIT", "GATHER"):
                 told.append(f"{'flush' if name == 'GATHER' else name.lower()} [{i}, {i + value})")
             elif name in ("FOLD", "UNFOLD"):
                 told.append(f"{name.lower()} block {i // self.world.machine.cont_ptes}")
-            elif name == "PAE":
+            elif kind == _PAE:
                 told.append(f"ask page {addr:#x}: {'exclusive' if value else 'not exclusive'}")
+            elif kind == _ASKED:
+                told.append(f"ask pages up to {addr:#x}: the same")
+        if len(told) > _STEPS_TOLD:
+            told[_STEPS_TOLD:] = [f"{len(told) - _STEPS_TOLD} more"]
         return "; ".join(told) or "none"
 
     def strips(self) -> list[str]:
@@ -154,8 +166,35 @@ class Counterexample:
         }
 
 
-def judged(checker: Checker, world: SmallWorld, *, updates: int = UPDATES) -> tuple[int, Run]:
+def _without_long_asking(events: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """The events; where more than four pages in a row answer alike, the first and the last of them."""
+    for (kind, answer, _), group in groupby(events, key=_asking()):
+        row = list(group)
+        if kind != _PAE or len(row) <= 4:
+            yield from row
+        else:
+            yield row[0]
+            yield _ASKED, row[-1][1], answer
+
+
+def _asking() -> Callable[[tuple[int, int, int]], tuple[int, int, int]]:
+    """A key that stays the same while pages that follow each other are asked, and answer alike."""
+    last, row = 0, 0
+
+    def key(event: tuple[int, int, int]) -> tuple[int, int, int]:
+        nonlocal last, row
+        kind, addr, value = event
+        row += addr not in (last, last + 1)
+        last = addr
+        return (kind, int(bool(value)), row) if kind == _PAE else (kind, 0, row)
+
+    return key
+
+
+def judged(checker: Checker | FullTables, world: SmallWorld, *, updates: int = UPDATES) -> tuple[int, Run]:
     """Judge a world by every law: number of the law it breaks, 0 none, and the run."""
+    if isinstance(checker, FullTables):
+        return checker.judged(world)
     law, _, _ = checker.check(world.ptes, world.pages, world.call, tlb=True, hardware=updates if world.machine.hafdbs else 0)
     return law, left(checker, world, law)
 
@@ -178,7 +217,7 @@ def left(checker: Checker, world: SmallWorld, law: int) -> Run:
     )
 
 
-def examine(checker: Checker, world: SmallWorld, strategy: str) -> Counterexample | None:
+def examine(checker: Checker | FullTables, world: SmallWorld, strategy: str) -> Counterexample | None:
     """Return how a strategy breaks a law in this world, None if it breaks none."""
     number, run = judged(checker, world)
     return told(world, strategy, number, run) if number else None

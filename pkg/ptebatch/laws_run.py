@@ -61,6 +61,8 @@ class Run:
         What ended the step.
     reset : bool
         The gather was empty again after the final flush.
+    spreads : list of int
+        What `spread` found, once it was asked.
     """
 
     world: SmallWorld
@@ -74,6 +76,7 @@ class Run:
     updates: list[tuple[int, int, bool]] = field(default_factory=list)
     error: BaseException | None = None
     reset: bool = True
+    spreads: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     # ---- the world ----
 
@@ -224,14 +227,19 @@ class Run:
 
     def spread(self, i: int) -> int:
         """A/D that may have come to entry i from its neighbours inside the rounded range."""
+        if not self.spreads:
+            self.spreads = self._passed_on()
+        return self.spreads[i]
+
+    def _passed_on(self) -> list[int]:
+        """`spread` of every entry: what comes from below, and what comes from above."""
         low, high = self.rounded
-        found = self.may(i)
-        for j in range(i, low, -1):
-            if not self.linked(j - 1):
-                break
-            found |= self.may(j - 1)
-        for j in range(i, high - 1):
-            if not self.linked(j):
-                break
-            found |= self.may(j + 1)
-        return found
+        own = [self.may(i) for i in range(len(self.before))]
+        below, above = own.copy(), own.copy()
+        for i in range(low + 1, len(own)):
+            if self.linked(i - 1):
+                below[i] |= below[i - 1]
+        for i in range(high - 2, -1, -1):
+            if self.linked(i):
+                above[i] |= above[i + 1]
+        return [one | other for one, other in zip(below, above, strict=True)]

@@ -7,23 +7,29 @@ is mapped with WRITE stays exclusive (I-6).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from . import bits as b
 from .core.check import Checker
 from .counterexample import judged
+from .fulltables import FullTables
 from .small import CHANGES, PFN0, SmallWorld
 
-__all__ = ["shrink"]
+__all__ = ["foldable", "shrink"]
+
+_Step = Callable[[SmallWorld], Iterator[SmallWorld]]
+#: seconds for a full table, of which a run takes thousands of times longer
+PATIENCE = 20.0
 
 
-def shrink(checker: Checker, world: SmallWorld, law: int) -> SmallWorld:
+def shrink(checker: Checker | FullTables, world: SmallWorld, law: int) -> SmallWorld:
     """Return the smallest world near this one that breaks the same law.
 
     Parameters
     ----------
-    checker : Checker
+    checker : Checker or FullTables
         Of the strategy.
     world : SmallWorld
     law : int
@@ -32,20 +38,36 @@ def shrink(checker: Checker, world: SmallWorld, law: int) -> SmallWorld:
     Returns
     -------
     SmallWorld
-        No single step of `_steps` leads from it to another that breaks the law.
+        No single step of `_steps` leads from it to another that breaks the law; of a full
+        table, the smallest found in `PATIENCE` seconds.
     """
+    if isinstance(checker, FullTables):
+        return _shrink(world, _breaks_one(checker, law), (*_FULL_STEPS, *_STEPS), PATIENCE)
+    return _shrink(world, _breaks_first(checker, world, law), _STEPS, float("inf"))
 
+
+def _shrink(world: SmallWorld, breaks: Callable[[SmallWorld], bool], steps: tuple[_Step, ...], patience: float) -> SmallWorld:
+    end = time.monotonic() + patience
+    while True:
+        tried = (w for step in steps for w in step(world) if w != world)
+        smaller = next((w for w in tried if time.monotonic() > end or breaks(w)), None)
+        if smaller is None or time.monotonic() > end:
+            return world
+        world = smaller
+
+
+def _breaks_first(checker: Checker, world: SmallWorld, law: int) -> Callable[[SmallWorld], bool]:
     error = type(judged(checker, world)[1].error)
 
     def breaks(candidate: SmallWorld) -> bool:
         found, run = judged(checker, candidate)
         return found == law and type(run.error) is error
 
-    while True:
-        smaller = next((w for step in _STEPS for w in step(world) if w != world and breaks(w)), None)
-        if smaller is None:
-            return world
-        world = smaller
+    return breaks
+
+
+def _breaks_one(checker: FullTables, law: int) -> Callable[[SmallWorld], bool]:
+    return lambda candidate: checker.breaks(candidate, law)
 
 
 def _put(world: SmallWorld, words: dict[int, int]) -> SmallWorld:
@@ -56,12 +78,19 @@ def _put(world: SmallWorld, words: dict[int, int]) -> SmallWorld:
     n = world.machine.cont_ptes
     world = replace(world, ptes=tuple(ptes))
     for first in range(0, len(ptes), n):
-        if any(w & b.PTE_CONT for w in ptes[first : first + n]) and not _foldable(world, first):
+        if any(w & b.PTE_CONT for w in ptes[first : first + n]) and not foldable(world, first):
             ptes[first : first + n] = [w & ~b.PTE_CONT if w & (b.PTE_VALID | b.PTE_NG) else w for w in ptes[first : first + n]]
     return replace(world, ptes=tuple(ptes))
 
 
-def _foldable(world: SmallWorld, first: int) -> bool:
+def foldable(world: SmallWorld, first: int) -> bool:
+    """Whether the contpte block that begins at this entry may have CONT (I-4).
+
+    Parameters
+    ----------
+    world : SmallWorld
+    first : int
+    """
     n, shift = world.machine.cont_ptes, world.machine.page_shift
     block = world.ptes[first : first + n]
     loose = b.PTE_AF | b.PTE_DIRTY | b.PTE_RDONLY
@@ -81,6 +110,41 @@ def _fewer_entries(world: SmallWorld) -> Iterator[SmallWorld]:
     for i, word in enumerate(world.ptes):
         if word:
             yield _put(world, {i: 0})
+
+
+def _fewer_exclusive(world: SmallWorld) -> Iterator[SmallWorld]:
+    """Exclusivity taken from all pages that may lose it, from a half of them, and so on."""
+    shift = world.machine.page_shift
+    kept = {
+        ((w & ((1 << b.PTE_ADDR_END) - 1)) >> shift) - PFN0
+        for w in world.ptes
+        if w & (b.PTE_VALID | b.PTE_NG) and w & b.PTE_WRITE
+    }
+    nr = len(world.pages)
+    while nr > 1:
+        for first in range(0, len(world.pages), nr):
+            which = [at for at in range(first, first + nr) if world.pages[at] & b.PG_ANON_EXCLUSIVE and at not in kept]
+            if which:
+                yield _flags(world, which, b.PG_ANON_EXCLUSIVE)
+        nr //= 2
+
+
+def _fewer_halves(world: SmallWorld) -> Iterator[SmallWorld]:
+    """Without a half of the table, a quarter, and so on to the size of a block."""
+    nr = len(world.ptes) // 2
+    while nr > world.machine.cont_ptes:
+        for first in range(0, len(world.ptes), nr):
+            if any(world.ptes[first : first + nr]):
+                yield _put(world, dict.fromkeys(range(first, first + nr), 0))
+        nr //= 2
+
+
+def _shorter_halves(world: SmallWorld) -> Iterator[SmallWorld]:
+    nr = (world.end - world.start) // 2
+    while nr > 1:
+        yield replace(world, start=world.start + nr)
+        yield replace(world, end=world.end - nr)
+        nr //= 2
 
 
 def _shorter_range(world: SmallWorld) -> Iterator[SmallWorld]:
@@ -204,11 +268,15 @@ _PLAINER: tuple[Callable[[int], int], ...] = (
 )
 
 
-def _simpler_entries(world: SmallWorld) -> Iterator[SmallWorld]:
-    n = world.machine.cont_ptes
+def _plainer_everywhere(world: SmallWorld) -> Iterator[SmallWorld]:
     here = {i: word for i, word in enumerate(world.ptes) if word & (b.PTE_VALID | b.PTE_NG)}
     for plainer in _PLAINER:
         yield _put(world, {i: plainer(word) for i, word in here.items()})
+
+
+def _simpler_entries(world: SmallWorld) -> Iterator[SmallWorld]:
+    n = world.machine.cont_ptes
+    yield from _plainer_everywhere(world)
     for i, word in enumerate(world.ptes):
         if not word & (b.PTE_VALID | b.PTE_NG):
             yield _put(world, {i: word & ~(b.PTE_SWP_UFFD | b.PTE_SWP_EXCLUSIVE)})
@@ -219,9 +287,10 @@ def _simpler_entries(world: SmallWorld) -> Iterator[SmallWorld]:
                 yield _put(world, {j: plainer(world.ptes[j]) for j in range(i // n * n, i // n * n + n)})
 
 
-_Step = Callable[[SmallWorld], Iterator[SmallWorld]]
 #: what makes a world smaller, the most first; each takes something away that no other gives back
 _STEPS: tuple[_Step, ...] = (
     _fewer_entries, _shorter_range, _unfolded, _at_the_start, _lower_frames, _simpler_change, _smaller_folios, _simpler_pages,
     _simpler_entries,
 )  # fmt: skip
+#: those that take much at a time, for full tables first
+_FULL_STEPS: tuple[_Step, ...] = (_fewer_halves, _shorter_halves, _simpler_change, _fewer_exclusive, _plainer_everywhere)

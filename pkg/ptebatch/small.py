@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,10 @@ from .notation import FIELDS, draw, parse
 if TYPE_CHECKING:
     from .core.mm import MM
 
-__all__ = ["CHANGES", "PFN0", "Change", "SmallWorld", "small_machine"]
+__all__ = ["CHANGES", "COMPILED", "LARGEST", "PFN0", "Change", "SmallWorld", "small_machine"]
+
+#: entries of a table: the compiled checker takes up to the first, `SmallWorld` up to the second
+COMPILED, LARGEST = 32, 512
 
 #: first page frame of a small world; as the compiled checker has it
 PFN0 = 1024
@@ -88,7 +92,7 @@ def small_machine(machine: Machine, cont_ptes: int = 4, ptrs_per_pte: int = 8) -
     return replace(machine, cont_ptes=cont_ptes, ptrs_per_pte=ptrs_per_pte)
 
 
-_FOLIO = re.compile(r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}):([0-9]{1,3})=([esf]+)((?:,numa-skip|,mapped-shared)*)")
+_FOLIO = re.compile(r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}):([0-9]{1,3})=((?:[0-9]{0,4}[esf])+)((?:,numa-skip|,mapped-shared)*)")
 _CALL = re.compile(r"([\w-]+) \[([0-9]{1,9}), ([0-9]{1,9})\)")
 
 
@@ -99,7 +103,7 @@ class SmallWorld:
     Parameters
     ----------
     machine : Machine
-        At most 32 entries a table.
+        At most `LARGEST` entries a table.
     ptes : tuple of int
         Words, one an entry of the table.
     pages : tuple of int
@@ -138,8 +142,9 @@ class SmallWorld:
             after its last entry are none.
         folios : str
             ``HEAD:ORDER=PAGES[,numa-skip][,mapped-shared]`` for each, separated by
-            blanks; a letter for each page: ``e`` PageAnonExclusive, ``s`` not, ``f``
-            a page of a file. Frames of no folio are single pages of a file.
+            blanks; a letter for each page, or for as many as the number before it says:
+            ``e`` PageAnonExclusive, ``s`` not, ``f`` a page of a file. Frames of no folio
+            are single pages of a file.
         call : str
             Name of `CHANGES` and entries: ``rw [1, 3)``.
 
@@ -158,13 +163,13 @@ class SmallWorld:
             machine = Machine.parse(machine)
         row = parse(strip, machine)
         room = machine.ptrs_per_pte - row.first_idx - len(row.ptes)
-        if room < 0 or machine.ptrs_per_pte > 32:
+        if room < 0 or machine.ptrs_per_pte > LARGEST:
             raise LayoutError(
-                f"the strip's {len(row.ptes)} entries do not fit a table of {machine.ptrs_per_pte} (at most 32) entries"
+                f"the strip's {len(row.ptes)} entries do not fit a table of {machine.ptrs_per_pte} (at most {LARGEST}) entries"
             )
         ptes = (0,) * row.first_idx + tuple(map(int, row.ptes)) + (0,) * room
         start, end, change = _read_call(call, machine)
-        return cls(machine, ptes, _read_folios(folios), start, end, change)
+        return cls(machine, ptes, _read_folios(folios, machine), start, end, change)
 
     def folios(self) -> str:
         """The folios that entries map, as `parse` reads them."""
@@ -175,7 +180,7 @@ class SmallWorld:
                 continue
             order = self.pages[at] & b.PG_ORDER_MASK
             head = at >> order << order
-            letters = "".join(map(_letter, self.pages[head : head + (1 << order)]))
+            letters = _letters(self.pages[head : head + (1 << order)])
             flags = ",numa-skip" * bool(self.pages[head] & b.PG_NUMA_SKIP) + ",mapped-shared" * bool(
                 self.pages[head] & b.PG_MAPPED_SHARED
             )
@@ -255,8 +260,13 @@ class SmallWorld:
         return mm
 
 
-def _letter(page: int) -> str:
-    return "e" if page & b.PG_ANON_EXCLUSIVE else "s" if page & b.PG_ANON else "f"
+def _letters(pages: Sequence[int]) -> str:
+    """A letter for each page; of a large folio, one for each run, with its length."""
+    letters = ["e" if page & b.PG_ANON_EXCLUSIVE else "s" if page & b.PG_ANON else "f" for page in pages]
+    if len(letters) <= 16:
+        return "".join(letters)
+    runs = ((letter, len(list(run))) for letter, run in groupby(letters))
+    return "".join(f"{nr}{letter}" if nr > 1 else letter for letter, nr in runs)
 
 
 def _read_call(text: str, machine: Machine) -> tuple[int, int, Change]:
@@ -271,17 +281,19 @@ def _read_call(text: str, machine: Machine) -> tuple[int, int, Change]:
     return start, end, CHANGES[name]
 
 
-def _read_folios(text: str) -> tuple[int, ...]:
-    pages = [0] * 128
+def _read_folios(text: str, machine: Machine) -> tuple[int, ...]:
+    pages = [0] * max(128, 2 * machine.ptrs_per_pte)
     for part in text.split():
         found = _FOLIO.fullmatch(part)
         if not found:
             raise LayoutError(f"folio {part!r} is not HEAD:ORDER=PAGES[,numa-skip][,mapped-shared], for example 0x400:1=es")
         head = int(found[1], 16 if "x" in found[1].lower() else 10) - PFN0
-        order, letters = int(found[2]), found[3]
-        if order > 6 or len(letters) != 1 << order or head % len(letters) or not 0 <= head <= 128 - len(letters):
+        letters = "".join(letter * int(nr or 1) for nr, letter in re.findall("([0-9]*)([esf])", found[3]))
+        order, last = int(found[2]), len(pages) - len(letters)
+        if order > max(6, machine.pmd_order) or len(letters) != 1 << order or head % len(letters) or not 0 <= head <= last:
             raise LayoutError(
-                f"folio {part!r} cannot be: give 2^order letters and a naturally aligned frame from {PFN0:#x} to {PFN0 + 127:#x}"
+                f"folio {part!r} cannot be: give 2^order letters and a naturally aligned frame "
+                f"from {PFN0:#x} to {PFN0 + len(pages) - 1:#x}"
             )
         if "f" in letters and set(letters) != {"f"}:
             raise LayoutError(f"folio {part!r} mixes pages of a file with anonymous ones; give f for all or for none")
