@@ -149,7 +149,8 @@ def calls(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def threads(args: argparse.Namespace) -> list[dict[str, Any]]:
-    return [parallel.measure(layout, args.rounds) for layout in ("T1", "T3")]
+    # a round takes some milliseconds, and a neighbour's interrupt as long
+    return [parallel.measure(layout, 9 * args.rounds) for layout in ("T1", "T3")]
 
 
 def checker(args: argparse.Namespace) -> list[dict[str, Any]]:
