@@ -10,16 +10,16 @@
 #
 #   PTEBATCH_CACHE    folder for Python, its packages and the build
 #                     (default: ~/.cache/ptebatch)
-#   DEBIAN_MIRROR     (default: http://deb.debian.org/debian)
+#   DEBIAN_MIRROR     (default: the one that apt uses here)
 set -euo pipefail
 unset PYTHONPATH PYTHONHOME PTEBATCH_ROOT PTEBATCH_ISA
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${PTEBATCH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ptebatch}/aarch64
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -v -m1 security || true)}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-root=$cache/root python=$cache/root/usr/bin/python3 site=$cache/site
+root=$cache/sysroot python=$cache/sysroot/usr/bin/python3 site=$cache/site
 
 # Without arguments: what takes the core, and both copies of its loops, through all its ways.
 core=(tests/test_{prim,memo,golden,strategies,counters,threads,mprotect_errno,hardware,hardware_loops,hardware_traces}.py
@@ -57,6 +57,7 @@ install_missing() {
 # Debian's Python for arm64 and all it needs, unpacked and not installed; an apt state of its own
 make_root() {
     local apt=$cache/apt deb
+    [ -n "$mirror" ] || skip "apt names no mirror; set DEBIAN_MIRROR"
     mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$root"
     echo "deb [arch=arm64 signed-by=$keyring] $mirror bookworm main" >"$apt/sources.list"
     : >"$apt/status"

@@ -12,7 +12,7 @@
 #                     (default: ~/.cache/ptebatch)
 #   FREETHREADED      a free-threaded python to use instead of building one
 #   PYTHON_SOURCES    Debian source packages, the first to be had (default: python3.14 python3.13)
-#   DEBIAN_MIRROR     (default: http://deb.debian.org/debian)
+#   DEBIAN_MIRROR     (default: the one that apt uses here)
 set -euo pipefail
 unset PYTHONPATH PYTHONHOME PYTHON_GIL PTEBATCH_ROOT PTEBATCH_ISA
 export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${PTEBATCH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ptebatch}/freethreaded
 sources=${PYTHON_SOURCES:-python3.14 python3.13}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -v -m1 security || true)}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 say() { printf '\n== %s  [%d s]\n' "$1" "$SECONDS"; }
@@ -44,6 +44,7 @@ install_missing() {
 # index, so every version of every wanted package is tried, the newest first.
 fetch_source() {
     local apt=$cache/apt suite package version
+    [ -n "$mirror" ] || skip "apt names no mirror; set DEBIAN_MIRROR"
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
     for suite in sid trixie; do echo "deb-src [signed-by=$keyring] $mirror $suite main"; done >"$apt/sources.list"
     local own=(-qq -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o "Dir::Etc::sourcelist=$apt/sources.list"

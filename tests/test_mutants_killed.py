@@ -285,10 +285,12 @@ def test_without_vm_write_nothing_becomes_writable():
 
 
 def test_prot_none_never_becomes_writable():
-    mm = mapped()
     how = {"newprot": bits.PAGE_NONE, "cp_flags": bits.MM_CP_TRY_CHANGE_WRITABLE, "vm_flags": bits.VM_READ | bits.VM_WRITE}
-    mm.change_protection(BASE, 16, **how)
-    assert not (mm.ptes(BASE, 16) & np.uint64(bits.PTE_WRITE)).any()
+    for before in (RW, RO):
+        mm = mapped()
+        mm.mprotect(BASE, 16 * PAGE, before)
+        mm.change_protection(BASE, 16, **how)
+        assert not (mm.ptes(BASE, 16) & np.uint64(bits.PTE_WRITE | bits.PTE_VALID)).any()
 
 
 @pytest.mark.parametrize("shift", range(21, 47))

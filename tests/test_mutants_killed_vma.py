@@ -99,13 +99,3 @@ def test_addresses_far_apart_share_no_table():
     mm.mprotect(far[1], PAGE, RO)
     assert len({int(mm.ptes(at, 1)[0]) >> 12 & 0xFFFF for at in far}) == 3
     assert [bool(int(mm.ptes(at, 1)[0]) & bits.PTE_WRITE) for at in far] == [True, False, True]
-
-
-def test_prot_none_never_becomes_writable():
-    mm = MM("7.3", nr_pages=64)
-    mm.mmap(BASE, PAGE, RO)
-    mm.map_folios(BASE, 1)
-    mm.change_protection(
-        BASE, 1, newprot=bits.PAGE_NONE, cp_flags=bits.MM_CP_TRY_CHANGE_WRITABLE, vm_flags=bits.VM_READ | bits.VM_WRITE
-    )
-    assert int(mm.ptes(BASE, 1)[0]) & (bits.PTE_WRITE | bits.PTE_VALID) == 0

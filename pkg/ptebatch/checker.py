@@ -139,7 +139,7 @@ def verify_strategy(
         tables of up to 512 entries with the machine's own blocks).
     exhaustive : bool
         Every world of the default size, and random larger ones; else random worlds
-        only, a few seconds.
+        only, some seconds.
     seed : int
         Of the random worlds, and of the order under a time budget.
     budget : float, optional
@@ -235,7 +235,7 @@ class _Search:
             if self.report.counterexample is not None:
                 return self.end()
             self.say(chunk.size)
-        self.random_worlds(RANDOM) or self.full_tables(FULL)
+        self.larger_worlds(RANDOM, FULL)
         return self.end()
 
     def sweep(self, chunk: Chunk) -> int:
@@ -273,7 +273,7 @@ class _Search:
         self.begin(small_machine(self.wanted), "sample", seed)
         before = -1
         for round_, chunk in self.rounds():
-            if round_ > before and (self.random_worlds(RANDOM_ROUND, budget) or self.full_tables(FULL_ROUND, budget)):
+            if round_ > before and self.larger_worlds(RANDOM_ROUND, FULL_ROUND, budget):
                 break
             before = round_
             began = time.perf_counter()
@@ -323,8 +323,12 @@ class _Search:
 
     def random(self, seed: int, budget: float | None) -> Report:
         self.begin(small_machine(self.wanted, *LARGER[0]), "random", seed)
-        self.random_worlds(RANDOM_PYTHON if self.python else RANDOM, budget) or self.full_tables(FULL, budget)
+        self.larger_worlds(RANDOM_PYTHON if self.python else RANDOM, FULL, budget)
         return self.end()
+
+    def larger_worlds(self, random: int, full: int, budget: float | None = None) -> bool:
+        """So many random worlds more, then full tables; whether one breaks a law."""
+        return self.random_worlds(random, budget) or self.full_tables(full, budget)
 
     def random_worlds(self, worlds: int, budget: float | None = None) -> bool:
         """Judge so many more of each larger geometry; whether one breaks a law."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -22,11 +20,8 @@ __all__ = ["Counterexample", "examine", "judged", "left", "told"]
 
 #: hardware updates that are tried in one run when a world is judged by itself
 UPDATES = 2
-#: steps that are told at most
-_STEPS_TOLD = 60
-_PAE = next(kind for kind, name in KINDS.items() if name == "PAE")
-#: no event: the last of a row of pages that answer alike
-_ASKED = -1
+#: steps that are told at most, and pages in a row that are asked and answer alike
+_STEPS_TOLD, _ASKED_TOLD = 60, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +79,16 @@ class Counterexample:
     def steps(self) -> str:
         """What the strategy did, in order, without its reads and stores."""
         shift, told = self.world.machine.page_shift, []
-        for kind, addr, value in _without_long_asking(self.run.events):
-            name, i = KINDS.get(kind, ""), addr >> shift
+        for row in _together(self.run.events):
+            kind, addr, value = row[0]
+            name, i = KINDS[kind], addr >> shift
             if name in ("START", "COMMIT", "GATHER"):
                 told.append(f"{'flush' if name == 'GATHER' else name.lower()} [{i}, {i + value})")
             elif name in ("FOLD", "UNFOLD"):
                 told.append(f"{name.lower()} block {i // self.world.machine.cont_ptes}")
-            elif kind == _PAE:
-                told.append(f"ask page {addr:#x}: {'exclusive' if value else 'not exclusive'}")
-            elif kind == _ASKED:
-                told.append(f"ask pages up to {addr:#x}: the same")
+            elif name == "PAE":
+                said = [f"ask page {page:#x}: {'exclusive' if value else 'not exclusive'}" for _, page, _ in row]
+                told += said if len(row) <= _ASKED_TOLD else [said[0], f"ask pages up to {row[-1][1]:#x}: the same"]
         if len(told) > _STEPS_TOLD:
             told[_STEPS_TOLD:] = [f"{len(told) - _STEPS_TOLD} more"]
         return "; ".join(told) or "none"
@@ -166,29 +161,17 @@ class Counterexample:
         }
 
 
-def _without_long_asking(events: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """The events; where more than four pages in a row answer alike, the first and the last of them."""
-    for (kind, answer, _), group in groupby(events, key=_asking()):
-        row = list(group)
-        if kind != _PAE or len(row) <= 4:
-            yield from row
+def _together(events: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+    """The events in order; pages that are asked one after the other and answer alike are together."""
+    rows: list[list[tuple[int, int, int]]] = []
+    for event in events:
+        kind, addr, value = rows[-1][-1] if rows else (-1, 0, 0)
+        alike = kind == event[0] and KINDS[kind] == "PAE" and bool(value) == bool(event[2])
+        if alike and event[1] in (addr, addr + 1):
+            rows[-1].append(event)
         else:
-            yield row[0]
-            yield _ASKED, row[-1][1], answer
-
-
-def _asking() -> Callable[[tuple[int, int, int]], tuple[int, int, int]]:
-    """A key that stays the same while pages that follow each other are asked, and answer alike."""
-    last, row = 0, 0
-
-    def key(event: tuple[int, int, int]) -> tuple[int, int, int]:
-        nonlocal last, row
-        kind, addr, value = event
-        row += addr not in (last, last + 1)
-        last = addr
-        return (kind, int(bool(value)), row) if kind == _PAE else (kind, 0, row)
-
-    return key
+            rows.append([event])
+    return rows
 
 
 def judged(checker: Checker | FullTables, world: SmallWorld, *, updates: int = UPDATES) -> tuple[int, Run]:

@@ -21,7 +21,6 @@ __all__ = ["full_worlds"]
 
 #: kinds of present entries, as ``smallshapes.codes`` names them
 _USUAL = ("RO", "RO", "RW", "RW", "RX", "--", "RO,uffd")
-_FRAME = ((1 << b.PTE_ADDR_END) - 1) & ~0xFFF
 
 
 def full_worlds(machine: Machine, seed: int) -> Iterator[SmallWorld]:
@@ -114,7 +113,7 @@ def _frame(machine: Machine, rng: np.random.Generator, entry: int) -> int:
 def _other(machine: Machine, rng: np.random.Generator, word: int) -> int:
     """An entry that is none of the usual: not present, or the zero page."""
     if word & (b.PTE_VALID | b.PTE_NG):
-        return word & ~_FRAME | b.PTE_SPECIAL | b.PTE_RDONLY if not word & b.PTE_WRITE else 0
+        return 0 if word & b.PTE_WRITE else word | b.PTE_SPECIAL | b.PTE_RDONLY
     kind, read = word >> b.SWP_TYPE_SHIFT & b.SWP_TYPE_MASK, machine.swp_migration_read
     return word | (PFN0 + int(rng.integers(64))) << b.SWP_OFFSET_SHIFT if read <= kind <= read + 2 else word
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import takewhile
 
 from . import bits as b
 from .core.check import Checker
@@ -42,32 +43,24 @@ def shrink(checker: Checker | FullTables, world: SmallWorld, law: int) -> SmallW
         table, the smallest found in `PATIENCE` seconds.
     """
     if isinstance(checker, FullTables):
-        return _shrink(world, _breaks_one(checker, law), (*_FULL_STEPS, *_STEPS), PATIENCE)
-    return _shrink(world, _breaks_first(checker, world, law), _STEPS, float("inf"))
-
-
-def _shrink(world: SmallWorld, breaks: Callable[[SmallWorld], bool], steps: tuple[_Step, ...], patience: float) -> SmallWorld:
-    end = time.monotonic() + patience
-    while True:
-        tried = (w for step in steps for w in step(world) if w != world)
-        smaller = next((w for w in tried if time.monotonic() > end or breaks(w)), None)
-        if smaller is None or time.monotonic() > end:
-            return world
-        world = smaller
-
-
-def _breaks_first(checker: Checker, world: SmallWorld, law: int) -> Callable[[SmallWorld], bool]:
+        return _shrink(world, lambda candidate: checker.breaks(candidate, law), (*_FULL_STEPS, *_STEPS), PATIENCE)
     error = type(judged(checker, world)[1].error)
 
     def breaks(candidate: SmallWorld) -> bool:
         found, run = judged(checker, candidate)
         return found == law and type(run.error) is error
 
-    return breaks
+    return _shrink(world, breaks, _STEPS, float("inf"))
 
 
-def _breaks_one(checker: FullTables, law: int) -> Callable[[SmallWorld], bool]:
-    return lambda candidate: checker.breaks(candidate, law)
+def _shrink(world: SmallWorld, breaks: Callable[[SmallWorld], bool], steps: tuple[_Step, ...], patience: float) -> SmallWorld:
+    end = time.monotonic() + patience
+    while True:
+        tried = (w for step in steps for w in step(world) if w != world)
+        smaller = next((w for w in takewhile(lambda _: time.monotonic() < end, tried) if breaks(w)), None)
+        if smaller is None:
+            return world
+        world = smaller
 
 
 def _put(world: SmallWorld, words: dict[int, int]) -> SmallWorld:
@@ -114,12 +107,7 @@ def _fewer_entries(world: SmallWorld) -> Iterator[SmallWorld]:
 
 def _fewer_exclusive(world: SmallWorld) -> Iterator[SmallWorld]:
     """Exclusivity taken from all pages that may lose it, from a half of them, and so on."""
-    shift = world.machine.page_shift
-    kept = {
-        ((w & ((1 << b.PTE_ADDR_END) - 1)) >> shift) - PFN0
-        for w in world.ptes
-        if w & (b.PTE_VALID | b.PTE_NG) and w & b.PTE_WRITE
-    }
+    kept = _writable(world)
     nr = len(world.pages)
     while nr > 1:
         for first in range(0, len(world.pages), nr):
@@ -204,7 +192,7 @@ def _smaller_folios(world: SmallWorld) -> Iterator[SmallWorld]:
 
 
 def _simpler_pages(world: SmallWorld) -> Iterator[SmallWorld]:
-    mapped = {pfn - PFN0 for pfn in world.frames()}
+    mapped, kept = {pfn - PFN0 for pfn in world.frames()}, _writable(world)
     for head in _heads(world):
         order = world.pages[head] & b.PG_ORDER_MASK
         folio = range(head, head + (1 << order))
@@ -215,7 +203,7 @@ def _simpler_pages(world: SmallWorld) -> Iterator[SmallWorld]:
         if others:
             yield _flags(world, others, b.PG_ANON_EXCLUSIVE)
         for at in folio:
-            if world.pages[at] & b.PG_ANON_EXCLUSIVE and not _writable(world, at + PFN0):
+            if world.pages[at] & b.PG_ANON_EXCLUSIVE and at not in kept:
                 yield _flags(world, [at], b.PG_ANON_EXCLUSIVE)
 
 
@@ -237,11 +225,11 @@ def _heads(world: SmallWorld) -> list[int]:
     return sorted(set(found))
 
 
-def _writable(world: SmallWorld, pfn: int) -> bool:
-    """Some entry maps this frame with WRITE: in a private mapping its page must stay exclusive (I-6)."""
+def _writable(world: SmallWorld) -> set[int]:
+    """Pages, from `PFN0` on, that an entry maps with WRITE: in a private mapping they must stay exclusive (I-6)."""
     shift = world.machine.page_shift
     words = (w for w in world.ptes if w & (b.PTE_VALID | b.PTE_NG) and w & b.PTE_WRITE)
-    return any((w & ((1 << b.PTE_ADDR_END) - 1)) >> shift == pfn for w in words)
+    return {((w & ((1 << b.PTE_ADDR_END) - 1)) >> shift) - PFN0 for w in words}
 
 
 def _default_dirty(word: int) -> int:

@@ -288,13 +288,14 @@ def _read_folios(text: str, machine: Machine) -> tuple[int, ...]:
         if not found:
             raise LayoutError(f"folio {part!r} is not HEAD:ORDER=PAGES[,numa-skip][,mapped-shared], for example 0x400:1=es")
         head = int(found[1], 16 if "x" in found[1].lower() else 10) - PFN0
-        letters = "".join(letter * int(nr or 1) for nr, letter in re.findall("([0-9]*)([esf])", found[3]))
-        order, last = int(found[2]), len(pages) - len(letters)
-        if order > max(6, machine.pmd_order) or len(letters) != 1 << order or head % len(letters) or not 0 <= head <= last:
+        runs = [(int(nr or 1), letter) for nr, letter in re.findall("([0-9]*)([esf])", found[3])]
+        order, size = int(found[2]), sum(nr for nr, _ in runs)
+        if order > max(6, machine.pmd_order) or size != 1 << order or head % size or not 0 <= head <= len(pages) - size:
             raise LayoutError(
                 f"folio {part!r} cannot be: give 2^order letters and a naturally aligned frame "
                 f"from {PFN0:#x} to {PFN0 + len(pages) - 1:#x}"
             )
+        letters = "".join(letter * nr for nr, letter in runs)
         if "f" in letters and set(letters) != {"f"}:
             raise LayoutError(f"folio {part!r} mixes pages of a file with anonymous ones; give f for all or for none")
         flags = order | b.PG_NUMA_SKIP * ("numa-skip" in found[4]) | b.PG_MAPPED_SHARED * ("mapped-shared" in found[4])
