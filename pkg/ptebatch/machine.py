@@ -1,6 +1,6 @@
 """The machine an mprotect() call is modelled on: kernel era, geometry, CPU.
 
-One row of ``eras.md`` is one switch; a kernel name is a set of switches, and
+One row of spec 10.1 is one switch; a kernel name is a set of switches, and
 each may be set apart. Kernel counterparts: arch/arm64/Kconfig (geometry),
 arch/arm64/include/asm/tlbflush.h and arch/arm64/mm/contpte.c (the rest).
 """
@@ -18,7 +18,7 @@ __all__ = ["ERAS", "GRANULES", "Era", "Machine"]
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """What differs between kernels, one field a row of the table in eras.md.
+    """What differs between kernels, one field a row of the table in spec 10.1.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class Machine:
 
     Notes
     -----
-    Source: spec 0 and 1.1; eras.md.
+    Source: spec 0, 1.1 and 10.1.
     """
 
     kernel: str = "7.3"

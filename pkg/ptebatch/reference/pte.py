@@ -102,7 +102,7 @@ def pte_uffd(pte: int) -> bool:
 def pte_mkwrite(pte: int, always: bool = False) -> int:
     """Set WRITE; RDONLY goes if the entry is dirty, so a clean one becomes clean-writable.
 
-    ``always`` is 6.16, whose pte_mkwrite() cleared RDONLY of clean entries too (eras.md).
+    ``always`` is 6.16, whose pte_mkwrite() cleared RDONLY of clean entries too (spec 2.2, 10.1).
     """
     pte |= b.PTE_WRITE
     if always or pte_sw_dirty(pte):

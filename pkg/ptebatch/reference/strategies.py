@@ -2,7 +2,7 @@
 
 A step is called for a present entry, starts and commits entries from there on
 and returns how many it dealt with. Source: spec 6.7 and 7; the exact order of
-what is counted: golden vectors, findings section 5.
+what is counted: golden vectors; spec 7.0.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # The machine as the core sees it: plain numbers, filled from ptebatch.Machine
-# by mm.pyx. Geometry: spec 1.1; switches: spec 0 and eras.md. No Python objects.
+# by mm.pyx. Geometry: spec 1.1; switches: spec 0 and 10.1. No Python objects.
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef struct machine:

@@ -1,6 +1,6 @@
 # mprotect(): the checks in the kernel's order, the loop over VMAs, fixup, and
 # the walk over the leaf tables. No rollback: what was changed before a failure
-# stays. Counterpart: mm/mprotect.c (7.3). Rules: spec 6.1 to 6.5, field.md 5.1.
+# stays. Counterpart: mm/mprotect.c (7.3). Rules: spec 6.1 to 6.5, 11.1.
 from libc.errno cimport EACCES, EINVAL, ENOMEM, EPERM
 from libc.stdint cimport uint64_t
 from .change cimport change_pte_range
