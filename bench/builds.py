@@ -44,9 +44,9 @@ def ensure() -> Path:
     package = str(build / "pkg")
     if package not in sys.path:
         sys.path.insert(0, package)
-    core = importlib.import_module("ptebatch.core.mm")
+    core = importlib.import_module("ptebatch.mm.mm")
     if not Path(str(core.__file__)).resolve().is_relative_to(build / "pkg"):
-        raise SystemExit(f"bench: ptebatch.core.mm comes from {core.__file__}, not from {build}; uninstall the other ptebatch")
+        raise SystemExit(f"bench: ptebatch.mm.mm comes from {core.__file__}, not from {build}; uninstall the other ptebatch")
     # children and the core's other processes measure the same build
     os.environ["PTEBATCH_BUILD"] = str(build)
     return build
@@ -94,7 +94,7 @@ def describe() -> dict[str, str]:
     """What a result belongs to: interpreter, NumPy, instruction set, compiler."""
     build = ensure()
     numpy = importlib.import_module("numpy")
-    isa = importlib.import_module("ptebatch.isa")
+    isa = importlib.import_module("ptebatch.batch.isa")
     return {
         "python": sys.version.split()[0],
         "numpy": numpy.__version__,

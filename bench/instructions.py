@@ -52,7 +52,7 @@ def drive() -> None:
         for prot in (1, 3):
             mm.mprotect(start, length, prot, strategy=strategy)
         os.getppid()
-    print(builds.load("ptebatch.isa").ISA)
+    print(builds.load("ptebatch.batch.isa").ISA)
 
 
 def count(isa: str) -> dict[str, int]:

@@ -3,7 +3,7 @@
 The whole job of one call on present PTEs of a private anonymous mapping, as the
 `folio` strategy of 7.3 does it: batches, sub-batches by PageAnonExclusive, A/D
 gathered over a batch, CONT painted and folded, the range to flush, the counts.
-Any folio orders, exclusive patterns and legal A/D states; tests/test_bench_numpy.py
+Any folio orders, exclusive patterns and legal A/D states; tests/bench/test_bench_numpy.py
 holds it equal to the core, words and counters.
 
 Written well means: blocks of leaf tables that stay in the cache, every array of

@@ -67,7 +67,7 @@ TWIN_COUNTERS = (
 
 def library() -> ctypes.CDLL:
     """The C twin of the same build, for the instruction set that the core uses."""
-    from ptebatch.isa import ISA
+    from ptebatch.batch.isa import ISA
 
     name = "twin_v3" if ISA == "v3" else "twin_base"
     found = sorted(Path(BUILD).glob(f"bench/*{name}.*"))

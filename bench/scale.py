@@ -156,9 +156,9 @@ def threads(args: argparse.Namespace) -> list[dict[str, Any]]:
 def checker(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Worlds a minute and core of the checker: the laws of the table, with the TLB model, with one hardware update."""
     builds.ensure()
-    check = builds.load("ptebatch.core.check").Checker
-    small = builds.load("ptebatch.smallworlds")
-    machine = builds.load("ptebatch.small").small_machine(builds.load("ptebatch.machine").Machine())
+    check = builds.load("ptebatch.checker.check").Checker
+    small = builds.load("ptebatch.checker.worlds.products")
+    machine = builds.load("ptebatch.checker.worlds.small").small_machine(builds.load("ptebatch.machine").Machine())
     some = [chunk for chunk in small.chunks(machine) if chunk.size == 3][::7]
     rows = []
     for how, kinds in (("plain", {}), ("TLB", {"tlb": True}), ("TLB, hardware", {"tlb": True, "hardware": 1})):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ptebatch import MM, Machine
 from ptebatch.errors import LayoutError
-from ptebatch.patterns import exclusive_pattern
+from ptebatch.notation.patterns import exclusive_pattern
 
 START = 1 << 40
 PFN_BASE = 1 << 13
@@ -23,7 +23,7 @@ LAYOUTS = ("T1", "T2", "T3", "T3-shuffled")
 #: PTE arrays that fit a core's cache, the last level's, and none
 SIZES = {"2M": 1 << 30, "32M": 16 << 30, "256M": 128 << 30}
 
-#: PageAnonExclusive, as ``ptebatch.patterns`` reads it
+#: PageAnonExclusive, as ``ptebatch.notation.patterns`` reads it
 PATTERNS = {"uniform": "all", "1/511": "1/511", "alternating": "alternating", "random": "random:0.5:1"}
 
 

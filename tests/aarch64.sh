@@ -22,20 +22,20 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 root=$cache/sysroot python=$cache/sysroot/usr/bin/python3 site=$cache/site
 
 # Without arguments: what takes the core, and both copies of its loops, through all its ways.
-core=(tests/test_{prim,memo,golden,strategies,counters,threads,mprotect_errno,hardware,hardware_loops,hardware_traces}.py
-    tests/test_{rebuild_hardware,differential,differential_verbs,differential_mprotect,reference,reference_rules}.py
-    tests/test_{layout,patterns,snapshot,simulate,detection,report,bad_input,checker}.py)
+core=(tests/{batch,mm,reference,layouts,simulate,vocabulary}
+    tests/verify/test_{prim,golden,hardware,hardware_loops,hardware_traces}.py
+    tests/snapshot/test_{rebuild_hardware,snapshot}.py tests/checker/test_checker.py)
 
 # Cannot work under emulation, and are left out with any arguments:
 without=(
     # they compile a module for the Python that runs them, and the compiler is the host's
-    --deselect tests/test_package.py::test_a_third_partys_step_runs_like_the_one_it_repeats
-    --deselect tests/test_package.py::test_a_third_partys_step_that_does_nothing_is_stopped
-    --deselect tests/test_package.py::test_a_step_built_against_other_headers_is_refused
-    --deselect tests/test_readme.py::test_the_compiled_strategy_is_built_and_registered
-    --deselect tests/test_readme.py::test_the_python_and_the_cython_strategy_are_one
+    --deselect tests/house/test_package.py::test_a_third_partys_step_runs_like_the_one_it_repeats
+    --deselect tests/house/test_package.py::test_a_third_partys_step_that_does_nothing_is_stopped
+    --deselect tests/house/test_package.py::test_a_step_built_against_other_headers_is_refused
+    --deselect tests/house/test_readme.py::test_the_compiled_strategy_is_built_and_registered
+    --deselect tests/house/test_readme.py::test_the_python_and_the_cython_strategy_are_one
     # it reads page tables in /proc: those of the emulator, not of the program it runs
-    --deselect tests/test_procfs_live.py
+    --deselect tests/snapshot/test_procfs_live.py
 )
 
 say() { printf '\n== %s  [%d s]\n' "$1" "$SECONDS"; }
@@ -113,7 +113,7 @@ run_tests() {
     export PTEBATCH_ROOT=$cache/build/pkg PYTHONPATH=$cache/build/pkg:$site PYTHONDONTWRITEBYTECODE=1
     cd "$tree"
     "$python" -c 'import platform, ptebatch, sys
-print(sys.version, platform.machine(), f"the core: {ptebatch.isa.ISA}", sep="\n")
+print(sys.version, platform.machine(), f"the core: {ptebatch.batch.isa.ISA}", sep="\n")
 assert platform.machine() == "aarch64"'
     [ $# -gt 0 ] || set -- "${core[@]}"
     "$python" -m pytest -p no:cacheprovider "${without[@]}" "$@"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 import ptebatch
-from ptebatch.core import mm as core
+from ptebatch.mm import mm as core
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parent
@@ -29,7 +29,7 @@ def complaint(root: str, loaded: Path, installed: Path) -> str:
     """Why the loaded package is not the one under test; empty if it is."""
     if root:
         if not loaded.is_relative_to(Path(root).resolve()):
-            return f"ptebatch.core.mm was loaded from {loaded}, expected below {root}; uninstall the ptebatch that hides it"
+            return f"ptebatch.mm.mm was loaded from {loaded}, expected below {root}; uninstall the ptebatch that hides it"
         return ""
     wanted = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["version"]
     if ptebatch.__version__ != wanted:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ptebatch import MM
+from ptebatch.events import KINDS
 from ptebatch.machine import Machine
 from ptebatch.reference import RefMM
-from ptebatch.trace import KINDS
 
 BASE = 0x4000_0000_0000
 PFN = 0x1000

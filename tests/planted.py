@@ -464,7 +464,7 @@ class NoProtNone(Folio):
 FAULTS: dict[type[Folio], str] = {
     SkipsLastRun: "CONTRACT", CommitsOneTooFew: "CONTRACT", ReportsMore: "CONTRACT", ReportsLess: "CONTRACT",
     RangeEdge: "CONTRACT", LeavesWhatDoesNotChange: "CONTRACT", OverSoftleaves: "CONTRACT", WordNotAdvanced: "CONTRACT",
-    TrustsTheFolio: "CONTRACT FLUSH", FolioEdge: "UNIT", FolioEdgeByOne: "UNIT", FolioEdgeMidFolio: "UNIT", Descending: "UNIT",
+    TrustsTheFolio: "CONTRACT FLUSH UNIT", FolioEdge: "UNIT", FolioEdgeByOne: "UNIT", FolioEdgeMidFolio: "UNIT",
     IgnoresWrite: "UNIT FLUSH AD_SPREAD", IgnoresUffd: "UNIT PRESERVED SHARED_WRITE", IgnoresExec: "UNIT FLUSH AD_SPREAD",
     IgnoresProtNone: "UNIT FLUSH AD_SPREAD",
     FirstForAll: "EXCLUSIVE", Page0: "EXCLUSIVE", Page0Misaligned: "EXCLUSIVE", PreviousPage: "EXCLUSIVE",

@@ -10,7 +10,8 @@ from hypothesis import event
 from hypothesis import strategies as st
 
 from ptebatch import bits as b
-from ptebatch.machine import ERAS, Machine
+from ptebatch.kernels import ERAS
+from ptebatch.machine import Machine
 
 ZERO_PFN = 0x40
 

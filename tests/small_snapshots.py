@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ptebatch import bits
-from ptebatch.kpage import KPF_ANON_EXCLUSIVE
-from ptebatch.snapshot import VMA_DTYPE, Snapshot
+from ptebatch.snapshot.kpage import KPF_ANON_EXCLUSIVE
+from ptebatch.snapshot.snapshot import VMA_DTYPE, Snapshot
 
 PRESENT, SWAP, FILE, GUARD, UFFD, EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 57, 1 << 56
 DIRTY, ANON, SWAPBACKED, NOPAGE, KSM, ZERO = 1 << 4, 1 << 12, 1 << 14, 1 << 20, 1 << 21, 1 << 24

@@ -1,7 +1,7 @@
 """PTE bits, page protections and flag values as plain Python integers.
 
 The numbers are those of arm64 Linux (spec 1.2, 1.4, 6.2). The compiled core
-has its own copy in ``core/pte.pxd``; ``tests/test_pte.py`` holds them equal.
+has its own copy in ``arm64/pte.pxd``; ``tests/arm64/test_pte.py`` holds them equal.
 """
 
 from __future__ import annotations
@@ -89,26 +89,38 @@ VM_MAYWRITE = 0x20
 VM_MAYEXEC = 0x40
 VM_MAYSHARE = 0x80
 VM_GROWSDOWN = 0x100
+VM_UFFD_MISSING = 0x200
 VM_PFNMAP = 0x400
 VM_MAYBE_GUARD = 0x800
 VM_UFFD_WP = 0x1000
 VM_LOCKED = 0x2000
 VM_IO = 0x4000
+VM_SEQ_READ = 0x8000
+VM_RAND_READ = 0x1_0000
 VM_DONTCOPY = 0x2_0000
 VM_DONTEXPAND = 0x4_0000
+VM_LOCKONFAULT = 0x8_0000
 VM_ACCOUNT = 0x10_0000
 VM_NORESERVE = 0x20_0000
 VM_HUGETLB = 0x40_0000
+VM_SYNC = 0x80_0000
 VM_ARM64_BTI = 0x100_0000
+VM_WIPEONFORK = 0x200_0000
+VM_DONTDUMP = 0x400_0000
 VM_SOFTDIRTY = 0x800_0000
 VM_MIXEDMAP = 0x1000_0000
 VM_HUGEPAGE = 0x2000_0000
+VM_NOHUGEPAGE = 0x4000_0000
 VM_MERGEABLE = 0x8000_0000
 VM_PKEY_SHIFT = 32
 VM_PKEY_MASK = 7 << VM_PKEY_SHIFT
 VM_MTE = 1 << 36
 VM_MTE_ALLOWED = 1 << 37
+VM_SHADOW_STACK = 1 << 38
+VM_DROPPABLE = 1 << 40
+VM_UFFD_MINOR = 1 << 41
 VM_SEALED = 1 << 42
+VM_KNOWN = 0x737_FFFF_FFFF  # all that a VMA of the model can have: VM_SHADOW_STACK is there to be named
 
 MM_CP_TRY_CHANGE_WRITABLE = 1
 MM_CP_PROT_NUMA = 2

@@ -1,8 +1,7 @@
 """What every counter means. All are counted, exact, and of one call.
 
 The first 27 are defined by the kernel functions they count, in the order of
-the golden vectors. Modelled time is not here (``ptebatch.cost``), measured
-time neither.
+the golden vectors. No time is here, neither modelled nor measured.
 """
 
 from __future__ import annotations

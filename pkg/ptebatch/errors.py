@@ -1,15 +1,19 @@
 """Every error ptebatch raises on purpose.
 
-A message is one sentence: the value, what was expected, what to do. Errors a
-system call would return are ``OSError`` subclasses and carry the errno.
+A message says what is wrong, in one sentence that names the value and what was expected,
+and behind the first semicolon what to do (docs/messages.md). Errors a system call would
+return are ``OSError`` subclasses and carry the errno.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
+    "REASONS",
     "InputError",
     "LayoutError",
     "MachineError",
@@ -18,11 +22,22 @@ __all__ = [
     "PtebatchError",
     "StrategyError",
     "closest",
+    "split_hint",
 ]
 
 
 class PtebatchError(ValueError):
     """Base of the errors about arguments and input."""
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong."""
+        return split_hint(str(self))[0]
+
+    @property
+    def hint(self) -> str:
+        """What to do."""
+        return split_hint(str(self))[1]
 
 
 class MachineError(PtebatchError):
@@ -81,6 +96,55 @@ class MprotectError(OSError):
         self.addr = addr
         self.reason = reason
         self.result = result
+
+
+#: why a system call refused: one sentence for each check, in the order of the core's WHY_ numbers (spec 6.1 to 6.4)
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "OK": "no error",
+        "GROWS_BOTH": "prot={prot:#x} has both PROT_GROWSDOWN and PROT_GROWSUP, expected at most one; drop one",
+        "ALIGN": "start {addr:#x} is not a multiple of the page size; round it down",
+        "OVERFLOW": "the range from {addr:#x} on wraps around the address space; give a shorter length",
+        "PROT": "prot={prot:#x} has bits that this machine does not know; expected PROT_READ, PROT_WRITE, PROT_EXEC, PROT_SEM",
+        "PKEY": "pkey={pkey} is not allocated; call pkey_alloc() or give -1",
+        "NO_VMA": "no VMA lies in the range from {addr:#x} on; mmap() it first",
+        "NOT_GROWSDOWN": "PROT_GROWSDOWN was given but the VMA at {addr:#x} does not grow down; drop the flag",
+        "NOT_GROWSUP": "PROT_GROWSUP was given but the VMA at {addr:#x} does not grow up, none does on arm64; drop the flag",
+        "HOLE": "there is a hole at {addr:#x}; what lies before it has been changed, if anything does",
+        "MAY": "the VMA at {addr:#x} may never have the access that prot={prot:#x} asks for; map it with that right",
+        "MDWE": "the process is under MDWE and prot={prot:#x} would give the VMA at {addr:#x} execute rights; "
+        "map it executable at once",
+        "ARCH": "the VMA at {addr:#x} does not allow the architecture flags of prot={prot:#x}; map it with them allowed",
+        "SEALED": "the VMA at {addr:#x} is sealed; it cannot be changed any more",
+        "DATA_LIMIT": "making {addr:#x} writable exceeds the limit of data pages; raise it with set_limits(data_pages=...)",
+        "COMMIT": "making {addr:#x} writable exceeds the commit limit; raise it with set_limits(commit_pages=...)",
+        "MAP_COUNT": "the VMA at {addr:#x} must be split but the map count limit is reached; "
+        "raise it with set_limits(map_count=...)",
+    }
+)
+
+
+def split_hint(message: str) -> tuple[str, str]:
+    """Return what is wrong and what to do: the parts before and behind the first semicolon outside of quotes.
+
+    Examples
+    --------
+    >>> split_hint("size 'a; b' is not a number of bytes; write for example 64K")
+    ("size 'a; b' is not a number of bytes", 'write for example 64K')
+    """
+    quote, escaped = "", False
+    for i, c in enumerate(message):
+        if escaped or c == "\\":
+            escaped = not escaped
+        elif quote:
+            quote = "" if c == quote else quote
+        elif c == '"' or (c == "'" and not message[i - 1 : i].isalnum()):
+            quote = c
+        elif c == ";" and message[i + 1 : i + 2] == " ":
+            return message[:i], message[i + 2 :]
+    # a quote that never ends was no quote
+    sentence, _, hint = message.rpartition("; ")
+    return (sentence, hint) if sentence else (message, "")
 
 
 def closest(name: str, known: list[str]) -> str:

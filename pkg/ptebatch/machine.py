@@ -9,53 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from .errors import MachineError, closest
+from .kernels import DEFAULT, ERAS, Era, row_of
 
-__all__ = ["ERAS", "GRANULES", "Era", "Machine"]
+__all__ = ["ERA_SWITCHES", "GRANULES", "MACHINES", "Machine"]
 
-
-@dataclass(frozen=True, slots=True)
-class Era:
-    """What differs between kernels, one field a row of the table in spec 10.1.
-
-    Parameters
-    ----------
-    strategy : str
-        The mprotect loop that this kernel has.
-    gather_early_exit : bool
-        contpte_ptep_get() stops when it knows AF and dirty (since 6.17).
-    needs_flush : bool
-        arm64 has its own pte_needs_flush() (since 6.19).
-    paint_invalid : bool
-        A multi-entry set_ptes() paints CONT on entries that are not VALID.
-    mkwrite_always : bool
-        pte_mkwrite() clears RDONLY of clean entries too (6.16 only).
-    bbml_elides : int
-        Smallest BBM level at which a contpte conversion omits its TLBI; 0: never.
-    guard_markers : bool
-        Guard markers are known and left alone.
-    asid_extra_dsb : bool
-        A range flush that became an ASID flush ends with one more DSB ISH.
-    """
-
-    strategy: str
-    gather_early_exit: bool
-    needs_flush: bool
-    paint_invalid: bool
-    mkwrite_always: bool
-    bbml_elides: int
-    guard_markers: bool
-    asid_extra_dsb: bool
-
-
-ERAS: Mapping[str, Era] = {
-    "6.12": Era("per-pte", False, False, True, False, 0, False, True),
-    "6.16": Era("per-pte", False, False, True, True, 0, True, True),
-    "6.17": Era("folio", True, False, True, False, 2, True, True),
-    "7.3": Era("folio", True, True, False, False, 3, True, False),
-}
 
 #: granule -> (PAGE_SHIFT, CONT_PTES, PTRS_PER_PTE), spec 1.1
 GRANULES: Mapping[str, tuple[int, int, int]] = {
@@ -64,7 +25,12 @@ GRANULES: Mapping[str, tuple[int, int, int]] = {
     "64K": (16, 32, 8192),
 }
 
-_ERA_SWITCHES = tuple(f.name for f in fields(Era) if f.name != "strategy")
+#: fields of `Era` that are switches of a machine too
+ERA_SWITCHES = tuple(f.name for f in fields(Era) if f.name not in ("measured", "strategy", "repeat_tlbi_cpus"))
+
+
+#: kernels whose softleaf types with CONFIG_DEVICE_PRIVATE were read (spec 1.6)
+_SOFTLEAVES_READ = ("6.12", "7.3")
 
 
 def _era_default() -> Any:
@@ -77,8 +43,9 @@ class Machine:
 
     Parameters
     ----------
-    kernel : {"7.3", "6.17", "6.16", "6.12"}
-        The era; sets every era switch that is not given.
+    kernel : str
+        A row of ``ptebatch.kernels.ERAS``, or a release that one of them holds for; sets
+        every era switch that is not given. Afterwards the row; `release` keeps what was given.
     granule : {"4K", "16K", "64K"}
         Translation granule.
     cont_ptes, ptrs_per_pte : int, optional
@@ -105,7 +72,8 @@ class Machine:
         Generic soft-dirty rule; arm64 has no such bit, so it changes nothing.
     va_bits : int
         Size of the user address space in bits.
-    gather_early_exit, needs_flush, paint_invalid, mkwrite_always, guard_markers, asid_extra_dsb : bool, optional
+    gather_early_exit, needs_flush, paint_invalid, mkwrite_always, guard_markers, asid_extra_dsb, sticky_flags, \
+exclusive_write : bool, optional
         Era switches, see `Era`; default by kernel.
     bbml_elides : int, optional
         Era switch, see `Era`.
@@ -120,7 +88,7 @@ class Machine:
     Source: spec 0, 1.1 and 10.1.
     """
 
-    kernel: str = "7.3"
+    kernel: str = DEFAULT
     granule: str = "4K"
     cont_ptes: int = 0
     ptrs_per_pte: int = 0
@@ -145,16 +113,22 @@ class Machine:
     bbml_elides: int = _era_default()
     guard_markers: bool = _era_default()
     asid_extra_dsb: bool = _era_default()
+    sticky_flags: bool = _era_default()
+    exclusive_write: bool = _era_default()
+    release: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kernel, str) or self.kernel not in ERAS:
-            raise MachineError(f"kernel {self.kernel!r} is not modelled; {closest(str(self.kernel), list(ERAS))}")
+        put = object.__setattr__
+        row = row_of(self.kernel)[0]
+        # a copy by replace() carries the release of the one it was made from
+        same = self.release and row_of(self.release)[0] == row
+        put(self, "release", self.release if same else self.kernel)
+        put(self, "kernel", row)
         if not isinstance(self.granule, str) or self.granule not in GRANULES:
             raise MachineError(f"granule {self.granule!r} is not one of arm64's; {closest(str(self.granule), list(GRANULES))}")
         _, cont, ptrs = GRANULES[self.granule]
-        put = object.__setattr__
         era = ERAS[self.kernel]
-        for name in _ERA_SWITCHES:
+        for name in ERA_SWITCHES:
             if getattr(self, name) is None:
                 put(self, name, getattr(era, name))
         put(self, "cont_ptes", _count("cont_ptes", self.cont_ptes) or cont)
@@ -169,7 +143,7 @@ class Machine:
         for name in ("cont_ptes", "ptrs_per_pte"):
             value = getattr(self, name)
             if value < 2 or value > 8192 or value & (value - 1):
-                raise MachineError(f"{name}={value} is not a power of two from 2 to 8192")
+                raise MachineError(f"{name}={value} is not possible; give a power of two from 2 to 8192")
         if self.cont_ptes > self.ptrs_per_pte:
             raise MachineError(
                 f"cont_ptes={self.cont_ptes} does not fit in a table of {self.ptrs_per_pte} entries; give ptrs_per_pte too"
@@ -177,9 +151,9 @@ class Machine:
         for name, low, high in (("bbml", 0, 3), ("bbml_elides", 0, 3), ("va_bits", 36, 52)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise MachineError(f"{name}={value!r} is not a number from {low} to {high}")
+                raise MachineError(f"{name}={value!r} is not possible; give a number from {low} to {high}")
         if self.lpa2 and self.granule == "64K":
-            raise MachineError("lpa2=True needs the 4K or 16K granule, not 64K (spec 0)")
+            raise MachineError("lpa2=True does not go with the 64K granule (spec 0); give granule=4K or 16K")
 
     @property
     def page_shift(self) -> int:
@@ -201,7 +175,7 @@ class Machine:
         """Softleaf type of a read migration entry; exclusive and writable follow (spec 1.6)."""
         if not self.device_private:
             return 28
-        return 24 if self.kernel == "6.12" else 25
+        return 24 if self.exclusive_write else 25
 
     @property
     def swp_device_write(self) -> int:
@@ -210,22 +184,48 @@ class Machine:
 
     @property
     def swp_exclusive_write(self) -> int:
-        """Softleaf type of 6.12's writable device-exclusive entry, 0 where there is none."""
-        return 29 if self.device_private and self.kernel == "6.12" else 0
+        """Softleaf type of the writable device-exclusive entry, 0 where there is none."""
+        return 29 if self.device_private and self.exclusive_write else 0
 
     @property
     def elides_bbm(self) -> bool:
         """Whether a contpte conversion omits its TLBI and DSBs."""
-        return 0 < self.bbml_elides <= self.bbml
+        return 0 < self.bbml_elides == self.bbml
 
     @property
     def strategy(self) -> str:
         """Name of the loop this kernel itself runs."""
         return ERAS[self.kernel].strategy
 
+    def numbers(self) -> dict[str, int]:
+        """What the compiled core needs to know, by the names of its ``machine`` struct."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.type in ("int", "bool")}
+        names = ("page_shift", "swp_migration_read", "swp_device_write", "swp_exclusive_write", "elides_bbm")
+        return own | {name: getattr(self, name) for name in names} | {"ptrs_shift": self.pmd_order}
+
+    def notes(self) -> list[str]:
+        """Return what to know of this machine: which row holds for the release, and switches without effect."""
+        _, note = row_of(self.release)
+        said = [note] if note else []
+        if self.bbml and not self.elides_bbm:
+            level = f"on CPUs of BBM level {self.bbml_elides}" if self.bbml_elides else "never"
+            said.append(f"bbml={self.bbml} has no effect: {self.kernel} omits the TLBI of a conversion {level}")
+        elif self.bbml and not self.contpte:
+            said.append(f"bbml={self.bbml} has no effect without contpte: nothing is converted")
+        if self.soft_dirty:
+            said.append("soft_dirty=on has no effect: arm64 has no such bit")
+        if not self.hafdbs:
+            said.append("hafdbs=off has no effect on counts: mprotect() does not ask for it")
+        if self.device_private and self.kernel not in _SOFTLEAVES_READ:
+            taken = _SOFTLEAVES_READ[-1]
+            said.append(f"softleaf types of {self.kernel} with device_private are not known: those of {taken} are taken")
+        if self.exclusive_write and not self.device_private and not ERAS[self.kernel].exclusive_write:
+            said.append("exclusive_write=on has no effect without device_private")
+        return said
+
     @classmethod
     def parse(cls, text: str) -> Machine:
-        """Read ``KERNEL[,switch=value...]``, as the command line takes it.
+        """Read ``KERNEL[,switch=value...]``, as the command line takes it; the kernel may be left out.
 
         Parameters
         ----------
@@ -244,8 +244,9 @@ class Machine:
         """
         if not isinstance(text, str):
             raise MachineError(f"{text!r} describes no machine; give a text such as '7.3,bbml=3'")
-        kernel, *switches = [part.strip() for part in text.split(",")]
-        known = {f.name: f for f in fields(cls)}
+        switches = [part.strip() for part in text.split(",")]
+        kernel = DEFAULT if "=" in switches[0] else switches.pop(0)
+        known = {f.name: f for f in fields(cls) if f.name != "release"}
         given: dict[str, Any] = {}
         for switch in switches:
             name, eq, value = (part.strip() for part in switch.partition("="))
@@ -264,7 +265,7 @@ class Machine:
         for f in fields(self):
             value = getattr(self, f.name)
             shown = self.granule != "4K" if f.name == "granule" else value != getattr(plain, f.name)
-            if f.name != "kernel" and shown:
+            if f.name not in ("kernel", "release") and shown:
                 parts.append(f"{f.name}={_show(value)}")
         return ",".join(parts)
 
@@ -294,4 +295,8 @@ def _value(name: str, kind: str, text: str) -> Any:
     try:
         return int(text, 0)
     except ValueError:
-        raise MachineError(f"{name}={text!r} is not a whole number") from None
+        raise MachineError(f"{name}={text!r} is not a whole number; give one, such as 2 or 0x10") from None
+
+
+#: the machine of every kernel with nothing else said, oldest first
+MACHINES: Mapping[str, Machine] = MappingProxyType({kernel: Machine(kernel) for kernel in ERAS})

@@ -9,22 +9,26 @@ starts and commits entries. To try one, pass a Python callable to ``mprotect``::
         return nr
 
 See ``ptebatch.Window`` for what it may use. To measure one, write it in Cython:
-``cimport`` ``ptebatch.core.strategy`` (the recipe stands at the top of that
+``cimport`` ``ptebatch.batch.seam`` (the recipe stands at the top of that
 file) and `register` the capsule.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .core.strategies import table
 from .errors import StrategyError, closest
 
-__all__ = ["STRATEGIES", "Strategy", "get_strategy", "register", "resolve", "unregister"]
+__all__ = ["STRATEGIES", "Strategy", "enter", "find_strategy", "get_strategy", "register", "resolve", "unregister"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,9 @@ class Strategy:
         Kept to be caught: its result is wrong for some page tables.
     lookup : bool
         The loop looks the page of every present entry up before the step.
+    pure : bool
+        A step depends on nothing but its entries and their pages, and changes nothing else;
+        then work that repeats is replayed and the step not called for it.
     step : object
         None for a strategy of the core; else a capsule or a Python callable.
     """
@@ -50,16 +57,23 @@ class Strategy:
     summary: str
     flawed: bool = False
     lookup: bool = True
+    pure: bool = False
     step: Any = None
 
 
 #: what can stand in a list of names on the command line
 _NAME = re.compile(r"[\w.-]+")
-_rows: dict[str, Strategy] = {row[0]: Strategy(*row) for row in table()}
-_own = frozenset(_rows)
+_rows: dict[str, Strategy] = {}
+#: modules that were named, from where, and when their file was written
+_modules: dict[tuple[str, str, int], Any] = {}
 
-#: every strategy by name; the first is the merged design, the reference of comparisons
+#: every strategy by name; the first is the design in Linux 6.17, the reference of comparisons
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(_rows)
+
+
+def enter(name: str, since: str, summary: str, *, flawed: bool, lookup: bool, pure: bool) -> Strategy:
+    """Add a row of the core's own table; ``batch.strategies`` does, when it is imported."""
+    return _rows.setdefault(name, Strategy(name, since, summary, flawed, lookup, pure))
 
 
 def get_strategy(name: str) -> Strategy:
@@ -77,7 +91,14 @@ def get_strategy(name: str) -> Strategy:
 
 
 def register(
-    name: str, step: Any, *, summary: str = "", since: str = "user", flawed: bool = False, lookup: bool = True
+    name: str,
+    step: Any,
+    *,
+    summary: str = "",
+    since: str = "user",
+    flawed: bool = False,
+    lookup: bool = True,
+    pure: bool = False,
 ) -> Strategy:
     """Add a strategy; command line, checker and benchmarks then know it.
 
@@ -86,10 +107,10 @@ def register(
     name : str
     step : callable or capsule
         A Python callable ``step(window) -> int``, or what ``strategy_capsule()``
-        of ``ptebatch.core.strategy`` made of a Cython function.
+        of ``ptebatch.batch.seam`` made of a Cython function.
     summary, since : str
-    flawed, lookup : bool
-        See `Strategy`.
+    flawed, lookup, pure : bool
+        See `Strategy`. A pure step is as fast as a built-in one where work repeats.
 
     Returns
     -------
@@ -105,7 +126,7 @@ def register(
     if not callable(step) and type(step).__name__ != "PyCapsule":
         raise StrategyError(f"step {step!r} is neither callable nor a capsule; give a function or strategy_capsule(step)")
     first_line = (getattr(step, "__doc__", None) or "user strategy").strip().splitlines()[0]
-    row = Strategy(name, since, summary or first_line, flawed, lookup, step)
+    row = Strategy(name, since, summary or first_line, flawed, lookup, pure, step)
     # asked and added in one step: another thread may register it too
     if _rows.setdefault(name, row) is not row:
         raise StrategyError(f"strategy {name!r} exists already; choose another name or unregister it")
@@ -114,17 +135,82 @@ def register(
 
 def unregister(name: str) -> None:
     """Remove a strategy that `register` added; StrategyError for any other."""
-    if name in _own or _rows.pop(name, None) is None:
+    row = _rows.get(name)
+    if row is None or row.step is None or _rows.pop(name, None) is None:
         raise StrategyError(f"strategy {name!r} was not registered by a user; only those can be removed")
 
 
-def resolve(given: str | Strategy | Callable[[Any], int]) -> tuple[str, str, Any, bool]:
-    """What the core needs to run a strategy: name, kind, step, lookup."""
+def find_strategy(text: str) -> Strategy:
+    """Strategy by name, ``module:name`` or ``path.py:name``; the last two from the current directory.
+
+    Parameters
+    ----------
+    text : str
+        What is named in a module is a step, a step capsule or a `Strategy`.
+
+    Returns
+    -------
+    Strategy
+        With the text as its name.
+
+    Raises
+    ------
+    StrategyError
+        No such strategy, or a module that cannot be imported or lacks the name.
+    """
+    where, colon, name = text.rpartition(":")
+    if text.endswith(".py"):
+        raise StrategyError(f"strategy {text!r} names a file; add the function of it, as in {text}:step")
+    if not colon or text in _rows:
+        return get_strategy(text)
+    try:
+        # a file that was changed since is read again
+        key = (where, os.getcwd(), _written(where))
+        module = _modules.get(key) or _load(where)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise StrategyError(f"strategy {text!r} cannot be imported: {why}; mend the module, or name another") from error
+    _modules[key] = module
+    found = getattr(module, name, None)
+    if isinstance(found, Strategy):
+        return replace(found, name=text)  # by its own name it could not be found again
+    if not callable(found) and type(found).__name__ != "PyCapsule":
+        raise StrategyError(f"strategy {text!r}: {where} has no function {name!r}; give a step(window) -> int")
+    return Strategy(text, "user", "", step=found)
+
+
+def _written(where: str) -> int:
+    """When a file was written last; 0: there is none."""
+    path = Path(where)
+    return path.stat().st_mtime_ns if where.endswith(".py") and path.is_file() else 0
+
+
+def _load(where: str) -> Any:
+    """Import a module by its name or its file."""
+    if not where.endswith(".py"):
+        here = os.getcwd()
+        sys.path.insert(0, here)
+        try:
+            return importlib.import_module(where)
+        finally:
+            sys.path.remove(here)
+    path = Path(where)
+    name = f"ptebatch_strategy_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no Python file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def resolve(given: str | Strategy | Callable[[Any], int]) -> Strategy:
+    """Row of what `find_strategy` reads, of a callable or a row; StrategyError for anything else."""
     if isinstance(given, str):
-        given = get_strategy(given)
+        return find_strategy(given)
     if isinstance(given, Strategy):
-        kind = "compiled" if given.step is None else "python" if callable(given.step) else "capsule"
-        return given.name, kind, given.step, given.lookup
+        return given
     if callable(given):
-        return getattr(given, "__name__", "callable"), "python", given, True
+        return Strategy(getattr(given, "__name__", "callable"), "user", "", step=given)
     raise StrategyError(f"strategy {given!r} is neither a name nor a callable; {closest(str(given), list(_rows))}")

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ptebatch import MM, STRATEGIES, events
-from ptebatch.layout import LAYOUTS
-from ptebatch.patterns import PATTERN_NAMES
-from ptebatch.small import CHANGES
+from ptebatch import MM, STRATEGIES
+from ptebatch.checker.worlds.small import CHANGES
+from ptebatch.layouts.named import LAYOUTS
+from ptebatch.notation.patterns import PATTERN_NAMES
+from ptebatch.traces import jsonl as events
 
 from .targets import CUT, SMALL, VALID_SNAPSHOT
 
 HERE = Path(__file__).resolve().parents[1]
 DATA = HERE / "data"
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE / "verify")]
 
 STRIPS = (
     "RW,c RW,c RW,c RW,c | RO,n RO,n RO,n RO,n",

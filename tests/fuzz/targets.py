@@ -23,19 +23,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from small_snapshots import VPN, folio, snap
 
-from ptebatch import MM, Machine, MprotectError, PtebatchError, events, verify
-from ptebatch.checker import find_strategy, judge
+from ptebatch import MM, Machine, MprotectError, PtebatchError, verify
+from ptebatch.checker.search import judge
+from ptebatch.checker.worlds.small import SmallWorld
 from ptebatch.cli import main
 from ptebatch.errors import InputError
-from ptebatch.layout import get_layout, parse_layouts
-from ptebatch.notation import draw, parse
-from ptebatch.patterns import exclusive_pattern
-from ptebatch.procfs import parse_maps, parse_smaps, read_process
+from ptebatch.layouts.named import get_layout, parse_layouts
+from ptebatch.notation.patterns import exclusive_pattern
+from ptebatch.notation.strip import draw, parse
+from ptebatch.operations import parse_operations
 from ptebatch.report import parse_size
-from ptebatch.simulate import parse_ops
-from ptebatch.small import SmallWorld
-from ptebatch.snapshot import Snapshot
-from ptebatch.strategies import get_strategy
+from ptebatch.snapshot import build, load, save
+from ptebatch.snapshot.procfs import parse_maps, parse_smaps, read_process
+from ptebatch.strategies import find_strategy, get_strategy
+from ptebatch.traces import jsonl as events
 
 Target = Callable[[bytes], None]
 SMALL = Machine("7.3", cont_ptes=4, ptrs_per_pte=8)
@@ -97,7 +98,7 @@ def size(data: bytes) -> None:
     with contextlib.suppress(PtebatchError):
         assert parse_size(text_of(data)) >= 0
     with contextlib.suppress(PtebatchError):
-        assert parse_ops(text_of(data))
+        assert parse_operations(text_of(data))
 
 
 def strategy(data: bytes) -> None:
@@ -132,7 +133,7 @@ def world(data: bytes) -> None:
 def valid_snapshot() -> bytes:
     """The file of a snapshot with one folio."""
     with scratch() as folder:
-        snap(folio(VPN + 16, 0x10, 4)).save(folder / "s.npz")
+        save(snap(folio(VPN + 16, 0x10, 4)), folder / "s.npz")
         return (folder / "s.npz").read_bytes()
 
 
@@ -172,7 +173,7 @@ def process(data: bytes) -> None:
         with contextlib.suppress(PtebatchError):
             found = read_process(7, proc=str(folder), page_size=4096)
             if sum(int(vma["end"] - vma["start"]) for vma in found.vmas) <= 1 << 30:
-                found.build(Machine())
+                build(found, Machine())
 
 
 def snapshot(data: bytes) -> None:
@@ -180,9 +181,9 @@ def snapshot(data: bytes) -> None:
     with scratch() as folder:
         (folder / "s.npz").write_bytes(data if data.startswith(b"PK") else patched(data))
         with contextlib.suppress(PtebatchError):
-            found = Snapshot.load(folder / "s.npz")
+            found = load(folder / "s.npz")
             if sum(int(vma["end"] - vma["start"]) for vma in found.vmas) <= 1 << 30:
-                found.build(Machine())
+                build(found, Machine())
 
 
 def patched(data: bytes) -> bytes:
@@ -221,7 +222,7 @@ _KEEP_OFF = re.compile(r"\d{5}|\d[gtpe]|--pid|--save|--host|--vectors|--dumps|/|
 
 
 def command(data: bytes) -> None:
-    """Arguments of the command, one a line: an exit status, one line on stderr where it is 2, never a traceback."""
+    """Arguments of the command, one a line: an exit status, a sentence and a hint on stderr where it is 2, never a traceback."""
     argv = text_of(data).split("\n")
     verb = argv[0] if argv else ""
     if any(_KEEP_OFF.search(arg) for arg in argv) or (verb in ("compare", "show", "events") and "--layout" not in argv):
@@ -234,7 +235,8 @@ def command(data: bytes) -> None:
     said = err.getvalue()
     assert status in (0, 1, 2), f"{argv}: status {status}"
     assert status == 2 or said == "", f"{argv}: {said}"
-    assert status != 2 or (said.startswith("ptebatch: ") and said.count("\n") == 1), f"{argv}: {said!r}"
+    formed = re.fullmatch(r"ptebatch: [^\n]+\n\nhint: [^\n]+\n", said)
+    assert status != 2 or formed, f"{argv}: {said!r}"
 
 
 # ---- the API ----

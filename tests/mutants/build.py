@@ -46,8 +46,9 @@ def configure(tree: Path) -> Path:
     build = tree / "build"
     _run(["meson", "setup", "--buildtype=plain", str(build)], tree)
     ninja = build / "build.ninja"
-    # the targets ask for -O3 themselves; for a run of a second each that does not pay
-    ninja.write_text(re.sub(r"-O3\b", "-O1", ninja.read_text()))
+    # the targets ask for -O3 themselves; for a run of a second each that does not pay. A fault may
+    # leave a variable unused, which a warning tells and an error would refuse
+    ninja.write_text(re.sub(r"-O3\b", "-O1", ninja.read_text()).replace("-Werror", ""))
     return build
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
-CORE = Path("pyx/ptebatch/core")
+CORE = Path("pyx/ptebatch")
 
 #: detectors of a fault, in order, unless its file names others
 USUAL = ("checker", "golden", "killed", "mprotect", "verbs", "tests")

@@ -19,19 +19,19 @@ from .catalogue import HERE, TREE
 
 #: groups of tests; in each, the first failure ends the run
 TESTS = {
-    "killed": ("test_mutants_killed.py", "test_mutants_killed_memo.py", "test_mutants_killed_vma.py"),
-    "memo": ("test_memo.py",),
-    "window": ("test_strategies.py", "test_checker_planted.py::test_commits_of_the_wrong_entries_are_refused"),
-    "mprotect": ("test_mprotect_errno.py", "test_differential_mprotect.py"),
-    "verbs": ("test_differential_verbs.py", "test_reference_rules.py"),
+    "killed": ("mutants/test_mutants_killed.py", "mutants/test_mutants_killed_memo.py", "mutants/test_mutants_killed_vma.py"),
+    "memo": ("batch/test_memo.py",),
+    "window": ("batch/test_strategies.py", "checker/test_checker_planted.py::test_commits_of_the_wrong_entries_are_refused"),
+    "mprotect": ("mm/test_mprotect_errno.py", "reference/test_differential_mprotect.py"),
+    "verbs": ("reference/test_differential_verbs.py", "reference/test_reference_rules.py"),
     "tests": (
-        "test_counters.py",
-        "test_differential.py",
-        "test_layout.py",
-        "test_strategies.py",
-        "test_hardware.py",
-        "test_hardware_traces.py",
-        "test_hardware_loops.py",
+        "vocabulary/test_counters.py",
+        "reference/test_differential.py",
+        "layouts/test_layout.py",
+        "batch/test_strategies.py",
+        "verify/test_hardware.py",
+        "verify/test_hardware_traces.py",
+        "verify/test_hardware_loops.py",
     ),
 }
 DETECTORS = ("checker", "golden", *TESTS)
@@ -85,9 +85,9 @@ def tests(group: str) -> str | None:
 
 
 def loaded_from() -> Iterator[str]:
-    import ptebatch.core.check
+    import ptebatch.checker.check
 
-    yield str(Path(ptebatch.core.check.__file__).resolve())
+    yield str(Path(ptebatch.checker.check.__file__).resolve())
 
 
 def main(name: str) -> dict[str, str | None]:

@@ -78,7 +78,7 @@ def combine(text: str, mutants: list[Mutant]) -> str:
         out += [variant(body, number) + "\n" for number, body in copies]
         out += [variant(block.text, 0) + "\n", dispatcher(block.text, [number for number, _ in copies])]
     whole = "".join(out)
-    return re.sub(r"^(?=from |cimport )", "from .mutant cimport pb_mutant\n", whole, count=1, flags=re.M)
+    return re.sub(r"^(?=from |cimport )", "from ptebatch.mutant cimport pb_mutant\n", whole, count=1, flags=re.M)
 
 
 def write(tree: Path, mutants: list[Mutant]) -> list[Mutant]:

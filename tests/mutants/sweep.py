@@ -1,6 +1,6 @@
 """Small worlds for the compiled checker: a few of every product that it tries in full.
 
-They come from ``ptebatch.smallworlds`` and ``ptebatch.randomworlds``, which no
+They come from ``ptebatch.checker.worlds.products`` and ``ptebatch.checker.worlds.random``, which no
 fault is in. They are drawn once and kept beside the build, for drawing takes longer
 than judging them under all designs on all machines.
 """
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptebatch.core.check import Checker
-from ptebatch.laws import LAWS
+from ptebatch.checker.check import Checker
+from ptebatch.checker.laws.rows import LAWS
+from ptebatch.checker.worlds.products import chunks
+from ptebatch.checker.worlds.random import random_chunks
+from ptebatch.checker.worlds.small import small_machine
 from ptebatch.machine import Machine
-from ptebatch.randomworlds import random_chunks
-from ptebatch.small import small_machine
-from ptebatch.smallworlds import chunks
 from ptebatch.strategies import STRATEGIES
 
 from .catalogue import TREE

@@ -2,7 +2,7 @@
 
 python -m tests.sanitize                  build in a temporary folder, then every test file
 python -m tests.sanitize --keep DIR       build there, and build no more than is needed next time
-python -m tests.sanitize tests/test_memo.py tests/test_garbage.py
+python -m tests.sanitize tests/batch/test_memo.py tests/mm/test_garbage.py
 
 Needs gcc with its sanitizer libraries, meson, ninja and Cython. First shows that the
 sanitizers are awake: a seeded over-read, a signed overflow and a misaligned load must each be
@@ -31,6 +31,7 @@ LEFT_OUT = {
     "test_bench_guard.py": "takes times",
     "test_bench_numpy.py": "takes times",
     "test_house.py": "reads the tree",
+    "test_isa.py": "runs in an emulator",
     "test_readme.py": "reads texts and repeats what other files run",
     "test_verify_input.py": "feeds thousands of broken files to readers in Python; what the core runs is in test_golden.py",
     "test_fuzz.py": "takes seconds by the clock; run python -m tests.fuzz in the environment that --shell shows",
@@ -131,7 +132,7 @@ def check(args: argparse.Namespace, folder: Path, scratch: Path) -> int:
     if wrong:
         return len(wrong)
     print("seeded over-read, overflow and misaligned load: each is reported", flush=True)
-    files = args.files or [path for path in sorted((TREE / "tests").glob("test_*.py")) if path.name not in LEFT_OUT]
+    files = args.files or [path for path in sorted((TREE / "tests").rglob("test_*.py")) if path.name not in LEFT_OUT]
     failed = 0
     with ThreadPoolExecutor(args.jobs) as pool:
         for name, seconds, why in pool.map(lambda path: run_file(path.resolve(), env, scratch), files):

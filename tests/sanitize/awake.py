@@ -22,7 +22,7 @@ _CALL = "import ctypes, sys; print(getattr(ctypes.CDLL(sys.argv[1]), sys.argv[2]
 
 def instrumented(package: Path) -> list[str]:
     """Modules of the core that were compiled without a sanitizer."""
-    modules = sorted((package / "ptebatch" / "core").glob("*.so"))
+    modules = sorted((package / "ptebatch").rglob("*.so"))
     marks = (b"__asan_report", b"__ubsan_handle")
     bare = [path.name for path in modules if not all(mark in path.read_bytes() for mark in marks)]
     if not modules:

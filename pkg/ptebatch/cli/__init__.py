@@ -1,7 +1,8 @@
 """The command ``ptebatch``: a list of verbs, and how each ends.
 
 Exit status: 0 holds, 1 a difference was found, 2 the command or its input is
-wrong (one line on stderr), 141 the reader of the output has closed it.
+wrong (what is wrong, and a hint, on stderr), 141 the reader of the output has
+closed it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..errors import PtebatchError
+from ..base.interrupt import listen
+from ..errors import PtebatchError, split_hint
 from . import compare, events, list, show, verify
 
 __all__ = ["main"]
@@ -23,7 +25,7 @@ _VERBS = (compare, show, events, list, verify)
 _EPILOG = """\
 examples:
   ptebatch compare
-  ptebatch compare --layout alternating:unfolded --op rw --strategy lookahead,folio
+  ptebatch compare --layout alternating --op rw --strategy lookahead,folio
   ptebatch show --layout 1/511 --op rw --machine 7.3,cont_ptes=4,ptrs_per_pte=8
   ptebatch events --layout 1/511 --op rw
   ptebatch list strategies
@@ -35,9 +37,12 @@ exit status:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose help may not vanish."""
+    """A parser whose errors are said as all others are, and whose help may not vanish."""
 
     def error(self, message: str) -> NoReturn:
+        word = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        if word != message.split(" ")[0] and not word.startswith("-"):
+            raise _UsageError(f"{word!r} is no option; a layout is given by --layout {word}, a process by --pid")
         raise _UsageError(f"{message}; see {self.prog} --help")
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -54,12 +59,12 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="ptebatch",
-        description="An exact, executable model of arm64 mprotect(2) over contiguous PTEs, and of every way to batch it.",
+        description="An exact, executable model of arm64 mprotect(2) over contiguous PTEs, and of\nevery way to batch it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"ptebatch {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"ptebatch {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
     for verb in _VERBS:
         summary, _, rest = (verb.__doc__ or "").partition("\n")
@@ -90,6 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status.
     """
+    if sys.stderr is None:  # closed: what is said there would go to stdout
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        return _failed("standard output is closed; give the command one, such as /dev/null")
+    listen()
+    argv = sys.argv[1:] if argv is None else [*argv]
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
     try:
         try:
             args = _parser().parse_args(argv)
@@ -104,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(str(e))
     except OSError as e:
         _give_up_stdout()
-        return _failed(": ".join(str(part) for part in (e.filename, e.strerror or e) if part))
+        what = ": ".join(str(part) for part in (e.filename, e.strerror or e) if part)
+        return _failed(what if split_hint(what)[1] else f"{what}; check the path and its permissions")
     except MemoryError as e:
         return _failed(f"out of memory ({e}); choose a smaller size" if str(e) else "out of memory; choose a smaller size")
     except KeyboardInterrupt:
@@ -113,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(message: str) -> int:
-    print("ptebatch: " + " ".join(message.split()), file=sys.stderr)
+    """Say what is wrong in a line, and behind an empty one what to do."""
+    sentence, hint = split_hint(" ".join(message.split()))
+    print(f"ptebatch: {sentence}", *(["", f"hint: {hint}"] if hint else []), sep="\n", file=sys.stderr)
     return 2
 
 

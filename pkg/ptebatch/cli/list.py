@@ -7,9 +7,10 @@ from dataclasses import fields
 from typing import Any
 
 from ..counters import COUNTERS
-from ..layout import LAYOUTS
-from ..machine import ERAS, GRANULES, Era, Machine
-from ..patterns import PATTERN_NAMES
+from ..kernels import ERAS
+from ..layouts.named import LAYOUTS
+from ..machine import ERA_SWITCHES, GRANULES, MACHINES, Machine
+from ..notation.patterns import PATTERN_NAMES
 from ..report import size_text
 from ..strategies import STRATEGIES
 from ._print import Column, put, put_json, table
@@ -21,7 +22,9 @@ examples:
 """
 
 _OPTIONS = """\
-options, separated by colons: a size (64M), folded, unfolded, sequential, shuffled, shuffled=SEED, pae=PATTERN (the last)
+folio=16K is a layout, too: 64M in folios of that size. Options, separated by colons: a size (64M),
+folded, unfolded, sequential, shuffled[=SEED], folio=SIZE, fork=alive, fork=gone, and with a pattern of
+pages pae= (PageAnonExclusive), present=, young=, dirty=
 patterns: {patterns}, A/B/... runs of pages, the last one exclusive, random:P[:SEED]"""
 
 
@@ -48,10 +51,11 @@ def _rows(what: str) -> list[dict[str, Any]]:
         return [{"name": row.name, "size": row.layout.length(Machine()), "summary": row.summary} for row in LAYOUTS.values()]
     if what == "counters":
         return [{"name": c.name, "group": c.group, "meaning": c.meaning} for c in COUNTERS.values()]
-    switches = [f.name for f in fields(Machine) if f.name != "kernel"]
+    switches = [f.name for f in fields(Machine) if f.name not in ("kernel", "release")]
     return [
-        {"kernel": k, "strategy": era.strategy, **{name: getattr(Machine(kernel=k), name) for name in switches}}
-        for k, era in ERAS.items()
+        {"kernel": k, **{name: getattr(ERAS[k], name) for name in ("measured", "strategy", "repeat_tlbi_cpus")}}
+        | {name: getattr(machine, name) for name in switches}
+        for k, machine in MACHINES.items()
     ]
 
 
@@ -73,19 +77,20 @@ def _counters() -> str:
 
 
 def _machines() -> str:
-    names = [f.name for f in fields(Era)]
-    rows = [[name, *(_word(getattr(era, name)) for era in ERAS.values())] for name in names]
-    kernels = table([Column("kernel"), *(Column(k) for k in ERAS)], rows)
+    rows = [[k, era.measured, era.strategy, ", ".join(era.repeat_tlbi_cpus)] for k, era in ERAS.items()]
+    kernels = table([Column("kernel"), Column("measured"), Column("loop"), Column("REPEAT_TLBI on")], rows)
+    words = [[name, *(_word(getattr(era, name)) for era in ERAS.values())] for name in ERA_SWITCHES]
+    differ = table([Column("switch"), *(Column(k) for k in ERAS)], words)
     shapes = [
         [granule, size_text(1 << shift), str(cont), str(ptrs), size_text(ptrs << shift)]
         for granule, (shift, cont, ptrs) in GRANULES.items()
     ]
     heads = ("granule", "page", "cont_ptes", "ptrs_per_pte", "a table maps")
     granules = table([Column(heads[0]), *(Column(head, number=True) for head in heads[1:])], shapes)
-    plain = Machine()
-    others = [f.name for f in fields(Machine) if f.name not in (*names, "kernel", "granule", "cont_ptes", "ptrs_per_pte")]
+    plain, known = Machine(), (*ERA_SWITCHES, "kernel", "release", "granule", "cont_ptes", "ptrs_per_pte")
+    others = [f.name for f in fields(Machine) if f.name not in known]
     switches = table([Column("switch"), Column("default")], [[name, _word(getattr(plain, name))] for name in others])
-    return f"{kernels}\n\n{granules}\n\n{switches}\n\nevery row is a switch too: 7.3,granule=16K,bbml=3,needs_flush=off"
+    return "\n\n".join([kernels, differ, granules, switches, "every switch can be set: 7.3,granule=16K,bbml=3,needs_flush=off"])
 
 
 def _word(value: object) -> str:

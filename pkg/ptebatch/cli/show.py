@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from .. import bits
 from ..errors import MprotectError
+from ..operations import OPERATIONS
 from ..report import size_text
-from ..simulate import OPS, REFERENCE
-from ..world import Range, World
+from ..simulate.runs import REFERENCE
+from ..simulate.start import Range, World
 from ._options import Source, add_run_arguments, add_source_arguments, ops_of, sources, strategies_of
 from ._print import printable, put, put_json
 
 EXAMPLES = """\
 examples:
   ptebatch show --layout 1/511 --op rw
-  ptebatch show --layout alternating --op rw --strategy lookahead,folio --machine 7.3,cont_ptes=4,ptrs_per_pte=8
+  ptebatch show --layout 1/3 --op rw --machine 7.3,cont_ptes=4,ptrs_per_pte=8
   ptebatch show --layout T1 --op ro --fields dirty,pfn
   ptebatch show --pid demo --op ro
 """
@@ -37,7 +38,7 @@ SHOWN_RANGES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     add_source_arguments(parser)
-    add_run_arguments(parser, op="ro,rw", strategy=f"{REFERENCE}, what was merged")
+    add_run_arguments(parser, op="ro,rw", strategy=f"{REFERENCE}, the design in Linux 6.17")
     fields = "draw more of each entry: dirty, young, exec, special, uffd, attr, exclusive, pfn, or all"
     parser.add_argument("--fields", metavar="F[,F...]", default="", help=fields)
 
@@ -48,10 +49,14 @@ def run(args: argparse.Namespace) -> int:
     given = sources(args)
     drawn = [strip for source in given for strategy in strategies for strip in _strips(source, strategy, args)]
     if args.json:
-        starts = [{"name": s.world.name, "assumed": s.assumed, "lost": s.lost} for s in given]
-        put_json({"verb": "show", "machine": str(given[0].world.machine), "saved": args.save, "starts": starts, "strips": drawn})
+        starts = [{"name": s.world.name, "assumed": s.assumed, "lost": s.lost, "unknown": s.unknown} for s in given]
+        machine = given[0].world.machine
+        named = {"machine": str(machine), "notes": machine.notes()}
+        put_json({"verb": "show", **named, "saved": args.save, "starts": starts, "strips": drawn})
         return 0
-    said = [f"assumed: {text}" for source in given for text in source.assumed]
+    said = [f"note: {text}" for text in given[0].world.machine.notes()]
+    said += [f"assumed: {text}" for source in given for text in source.assumed]
+    said += [text for source in given for text in source.unknown]
     said += [f"lost: {text}" for source in given for text in source.lost]
     texts = ["\n".join(said)] if said else []
     texts += [f"{d['title']}\n{d['diff']}" for d in drawn]
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _strips(source: Source, strategy: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run all operations, and draw the first table of each range after each."""
-    from ..notation import diff, draw
+    from ..notation.strip import diff, draw
 
     world = source.world
     with_pages = [r for r in world.ranges if r.pages]
@@ -76,7 +81,7 @@ def _strips(source: Source, strategy: str, args: argparse.Namespace) -> list[dic
             before, exclusive = words.copy(), _exclusive(world, mm, words)
             refused = ""
             try:
-                mm.mprotect(r.start, r.length, OPS[op], strategy=strategy)
+                OPERATIONS[op].perform(mm, r.start, r.length, strategy=strategy)
             except MprotectError as e:
                 if not source.world.process:
                     raise

@@ -1,4 +1,4 @@
-"""Check the model against golden vectors and hardware recordings, or a batching loop against every law.
+"""Check the model against recordings, or a batching loop against every law.
 
 Each file is replayed and every value compared. Several options may be given;
 files may be plain or .gz. Exit status 1: something differs, or a law is broken.

@@ -12,8 +12,8 @@ two together on random address spaces and both on the golden vectors.
 
 from __future__ import annotations
 
-from .memory import Folio, Observer
 from .mm import RefMM
+from .mmu import Folio, Observer
 from .result import RefResult
 from .strategies import DESIGNS, Design
 from .vma import RefVma

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .. import bits as b
 from . import pte as p
-from .memory import Memory
+from .mmu import Memory
 from .tlb import range_ops
 
 

@@ -9,9 +9,9 @@ from .. import bits as b
 from ..counters import COUNTERS
 from ..errors import LayoutError, MprotectError, StrategyError, closest
 from . import pte as p
-from .change import Record, Walk
-from .folio import Pages
-from .memory import Folio, Observer
+from .change_protection import Record, Walk
+from .folio_batch import Pages
+from .mmu import Folio, Observer
 from .mprotect import Limits, Mprotect, Refused
 from .result import RefResult, runs
 from .strategies import DESIGNS, Design, Step
@@ -29,7 +29,7 @@ class RefMM(Pages):
         Raw PTE word by address, for every entry of every table; write to it to set a state.
     observer : callable or None
         Called ``observer(kind, address, value)`` for every event in program order, with
-        the kinds of ``ptebatch.trace``.
+        the kinds of ``ptebatch.events``.
     limits : Limits
         Pages that mprotect() is limited by.
     pkeys : set of int

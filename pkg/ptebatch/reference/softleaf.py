@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .. import bits as b
 from . import pte as p
-from .folio import Pages
+from .folio_batch import Pages
 
 
 def _set_uffd(word: int, cp_flags: int) -> int:

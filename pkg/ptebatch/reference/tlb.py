@@ -2,7 +2,7 @@
 
 Restates spec 6.8. Kernel counterparts: arch/arm64/include/asm/tlbflush.h,
 include/asm-generic/tlb.h. An instruction is ``(kind, address, pages)`` with the
-kinds of ``ptebatch.trace``.
+kinds of ``ptebatch.events``.
 """
 
 from __future__ import annotations

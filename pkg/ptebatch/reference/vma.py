@@ -103,15 +103,20 @@ class VmaList:
         return before, after
 
     @property
+    def ignored(self) -> int:
+        """Flags in which VMAs may differ and still merge (spec 6.4)."""
+        return b.VM_SOFTDIRTY | (b.VM_MAYBE_GUARD if self.machine.sticky_flags else 0)
+
+    @property
     def sticky(self) -> int:
-        """Flags that do not hinder a merge and survive it; up to 6.17 only soft-dirty (spec 6.4)."""
-        return b.VM_SOFTDIRTY | (b.VM_MAYBE_GUARD if self.machine.kernel == "7.3" else 0)
+        """Flags of its parts that a merged VMA keeps; none before 6.19 (spec 6.4)."""
+        return self.ignored if self.machine.sticky_flags else 0
 
     def _pages(self, vma: RefVma) -> int:
         return (vma.end - vma.start) // self.machine.page_size
 
     def _mergeable(self, left: RefVma, right: RefVma) -> bool:
-        if left.end != right.start or (left.flags ^ right.flags) & ~self.sticky:
+        if left.end != right.start or (left.flags ^ right.flags) & ~self.ignored:
             return False
         if left.flags & _SPECIAL or left.file != right.file or left.writenotify != right.writenotify:
             return False

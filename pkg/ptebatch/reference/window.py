@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import StrategyError
 from . import pte as p
-from .memory import Folio
+from .mmu import Folio
 
 if TYPE_CHECKING:
-    from .change import Walk
+    from .change_protection import Walk
 
 
 @dataclass(eq=False, repr=False)

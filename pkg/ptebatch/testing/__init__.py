@@ -3,7 +3,7 @@
 One call searches small worlds with the checker and fails with the smallest page
 table that breaks a law::
 
-    from ptebatch.testing import assert_strategy
+    from . import assert_strategy
 
     def test_my_step():
         assert_strategy(my_step)
@@ -12,7 +12,7 @@ A state machine runs random operations on a whole address space (mmap, faults, f
 mprotect, NUMA balancing, userfaultfd, hardware updates), core and reference in
 lock-step, and judges every step by the laws::
 
-    from ptebatch.testing import machine_of
+    from . import machine_of
 
     TestMyStep = machine_of(my_step).TestCase
 

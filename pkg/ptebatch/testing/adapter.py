@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ..core.mm import MM
+from ..checker.worlds.small import PFN0
 from ..machine import Machine
-from ..small import PFN0
+from ..mm.mm import MM
 
 __all__ = ["FRAMES", "CoreTables", "PageTables"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..checker import verify_strategy
+from ..checker.search import verify_strategy
 from ..machine import Machine
 from ..strategies import Strategy
 
@@ -22,7 +22,7 @@ def assert_strategy(
     strategy: Any,
     *,
     machine: Machine | str | None = None,
-    budget: float | None = 10.0,
+    worlds: int | None = 500_000,
     seed: int = 0,
     random: bool = True,
 ) -> None:
@@ -32,16 +32,18 @@ def assert_strategy(
     ----------
     strategy : callable, capsule, str or Strategy
         A step ``step(window) -> int``, what ``strategy_capsule()`` made of a Cython
-        function, or a name, as for ``ptebatch.checker.verify_strategy``.
+        function, or a name, as for ``ptebatch.checker.search.verify_strategy``.
     machine : Machine or str, optional
         Default: kernel 7.3 in a small geometry.
-    budget : float, optional
-        Seconds for an even sample of all small worlds; None: every world, minutes for a
-        compiled strategy, very long for one in Python.
+    worlds : int, optional
+        Worlds of an even sample of all small ones that are judged, some ten seconds for a
+        strategy in Python; None: every world, minutes for a compiled strategy, very long
+        for one in Python.
     seed : int
-        Of the sample's order and of the random worlds.
+        Of the sample's order and of the random worlds. The same seed gives the same verdict
+        on every computer.
     random : bool
-        Then also try random worlds with larger tables, in as many seconds.
+        Then also try as many random worlds with larger tables.
 
     Raises
     ------
@@ -56,19 +58,19 @@ def assert_strategy(
     ...     exclusive = window.needs_anon_exclusive() and window.page_anon_exclusive(0)
     ...     window.change_unit(0, 1, exclusive)
     ...     return 1
-    >>> assert_strategy(one_by_one, budget=0.2)
+    >>> assert_strategy(one_by_one, worlds=500)
     >>> def careless(window):
     ...     window.change_unit(0, 1, True)
     ...     return 1
     >>> try:
-    ...     assert_strategy(careless, budget=0.2)
+    ...     assert_strategy(careless, worlds=500)
     ... except AssertionError as error:
-    ...     print(str(error).splitlines()[1])
-    law       In a private mapping WRITE is given to an entry exactly if its own page is PageAnonExclusive (rule 4)
+    ...     print(str(error)[:16])
+    error[EXCLUSIVE]
     """
     found = named(strategy)
     searches = [True, False] if random else [True]
     for exhaustive in searches:
-        report = verify_strategy(found, machine=machine, exhaustive=exhaustive, seed=seed, budget=budget)
+        report = verify_strategy(found, machine=machine, exhaustive=exhaustive, seed=seed, worlds=worlds)
         if report.counterexample is not None:
             raise AssertionError(report.counterexample.text())

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from .. import bits as b
+from ..checker.worlds.small import PFN0
 from ..errors import StrategyError
 from ..reference import RefVma
 from ..reference import pte as p
-from ..small import PFN0
 from .ground import Ground
 from .judging import Part, Table, broken_law, runs_of, shown, unequal
 from .lockstep import Outcome

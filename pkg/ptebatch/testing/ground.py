@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize
 
 from .. import bits as b
+from ..checker.worlds.small import PFN0
 from ..machine import Machine
 from ..reference import DESIGNS, RefVma
 from ..reference import pte as p
-from ..small import PFN0
 from ..strategies import resolve
 from .adapter import FRAMES, PageTables
 from .asserting import named
@@ -47,7 +47,7 @@ class Ground(RuleBasedStateMachine):
         self.end = self.space.base + _TABLES * size
         self.core_strategy = named(type(self).strategy)
         self.twin = self.core_strategy if isinstance(self.core_strategy, str) and self.core_strategy in DESIGNS else None
-        self.name = resolve(self.core_strategy)[0]
+        self.name = resolve(self.core_strategy).name
         make = type(self).page_tables
         self.mine = make(machine) if make else None
         for at in data.draw(st.sampled_from([self.space.places, self.space.places[:2]]), "tables"):

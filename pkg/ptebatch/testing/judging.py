@@ -1,7 +1,7 @@
 """Laws of calls on whole address spaces, and of address spaces at rest (spec 9).
 
 A call is cut into parts, one for each VMA and leaf table it changes; each part is a
-small world, which ``ptebatch.laws`` judges. Between calls `at_rest` holds every entry
+small world, which ``ptebatch.checker.laws.rows`` judges. Between calls `at_rest` holds every entry
 to the invariants that do not need to know what happened.
 """
 
@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from .. import bits as b
-from ..counterexample import Counterexample
-from ..laws import LAWS, equivalent, law_of
-from ..laws_run import Run
+from ..checker.counterexample import Counterexample
+from ..checker.laws.rows import LAWS, equivalent, law_of
+from ..checker.laws.run import Run
+from ..checker.worlds.small import CHANGES, PFN0, Change, SmallWorld
+from ..events import KINDS
 from ..machine import Machine
-from ..notation import draw
+from ..notation.strip import draw
 from ..reference import RefVma
 from ..reference import pte as p
 from ..reference.vma import wants_writenotify
-from ..small import CHANGES, PFN0, Change, SmallWorld
-from ..trace import KINDS
 
 __all__ = ["Part", "Table", "at_rest", "broken_law", "parts_of", "shown", "unequal"]
 

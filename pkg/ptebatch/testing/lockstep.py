@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from .. import bits as b
-from ..core.mm import MM
+from ..checker.worlds.small import PFN0
 from ..errors import LayoutError, MprotectError
+from ..events import KINDS
 from ..machine import Machine
+from ..mm.mm import MM
 from ..reference import Folio, RefMM, RefVma
-from ..small import PFN0
-from ..trace import KINDS
 from .adapter import FRAMES
 from .judging import Table, shown
 

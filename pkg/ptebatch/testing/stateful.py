@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from .. import bits as b
+from ..checker.worlds.shapes import codes
+from ..checker.worlds.small import PFN0
 from ..errors import StrategyError
 from ..machine import Machine
 from ..reference import pte as p
-from ..small import PFN0
-from ..smallshapes import codes
 from ..strategies import resolve
 from .adapter import PageTables
 from .asserting import named
@@ -34,7 +34,7 @@ class MprotectMachine(Calls):
     end, hardware updates, write faults that reuse the page, fork, mremap in place, unmap.
 
     After each step the core and the reference agree, in words, VMAs, return value,
-    refusal, every counter and event; every law of ``ptebatch.laws`` holds of the call
+    refusal, every counter and event; every law of ``ptebatch.checker.laws.rows`` holds of the call
     where it is one VMA in one table, the laws of entries hold of each table otherwise;
     and the invariants of spec 9 hold of the address space.
 

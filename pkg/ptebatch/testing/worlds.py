@@ -7,12 +7,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from .. import bits as b
-from ..layout import LAYOUTS, Layout, get_layout
-from ..machine import ERAS, Machine
-from ..patterns import PATTERN_NAMES
+from ..checker.worlds.shapes import codes
+from ..checker.worlds.small import CHANGES, PFN0, Change, SmallWorld
+from ..kernels import ERAS
+from ..layouts.named import LAYOUTS, Layout, get_layout
+from ..machine import Machine
+from ..notation.patterns import PATTERN_NAMES
 from ..reference import Folio
-from ..small import CHANGES, PFN0, Change, SmallWorld
-from ..smallshapes import codes
 
 __all__ = ["changes", "exclusivity", "folios", "layouts", "machines", "protections", "small_worlds", "softleaf_words"]
 
@@ -108,7 +109,7 @@ def layouts(draw: st.DrawFn, *, largest: int = 4 << 20) -> Layout:
 
 
 def changes() -> st.SearchStrategy[Change]:
-    """Every kind of protection change of ``ptebatch.small.CHANGES``."""
+    """Every kind of protection change of ``ptebatch.checker.worlds.small.CHANGES``."""
     return st.sampled_from(list(CHANGES.values()))
 
 
@@ -182,7 +183,7 @@ def _fold(machine: Machine, words: list[int], pages: list[int], first: int) -> N
 
 @st.composite
 def small_worlds(draw: st.DrawFn, machine: Machine | str | None = None) -> SmallWorld:
-    """One leaf table, its folios and one protection change, as ``ptebatch.checker.judge`` takes them.
+    """One leaf table, its folios and one protection change, as ``ptebatch.checker.search.judge`` takes them.
 
     Parameters
     ----------

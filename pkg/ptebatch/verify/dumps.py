@@ -14,10 +14,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..bits import PG_ANON_EXCLUSIVE
-from ..core.mm import MM
-from ..core.result import Result
 from ..machine import Machine
-from .hardware import barriers, flags_of, hits_of, machine_of, make_mm, pfns_of, prot_of, tlbi_of
+from ..mm.mm import MM
+from ..mm.result import Result
+from .hardware import ALIASES, barriers, entered, flags_of, machine_of, make_mm, pfns_of, prot_of, tlbi_of
 from .load import Node, Words, file_list, read_json, run_words
 from .report import Difference, FileReport, Report, ptes_difference
 
@@ -77,10 +77,10 @@ class Record:
 
     def call(self, mm: MM, op: Node) -> Result:
         """Do one mprotect() of the record."""
-        first, nr = op.key("first_pte").whole(), op.key("ptes").whole(1, 1 << 40)
-        start = self.va + (first << self.machine.page_shift)
-        if op.key("va").address() != start:
-            op.key("va").wrong(f"{start:#x}, the address of entry {first}")
+        start, nr = op.key("va").address(), op.key("ptes").whole(1, 1 << 40)
+        first = op.maybe("first_pte")  # some files leave it out: the address says the same
+        if first is not None and start != self.va + (first.whole() << self.machine.page_shift):
+            op.key("va").wrong(f"{self.va + (first.whole() << self.machine.page_shift):#x}, the address of entry {first.whole()}")
         with op.guard():
             prot, strategy = prot_of(op.key("prot")), self.machine.strategy
             return mm.mprotect(start, nr << self.machine.page_shift, prot, strategy=strategy)
@@ -122,8 +122,9 @@ def compare_call(place: str, op: Node, result: Result) -> tuple[list[Difference]
     loose = op.key("irq").whole() > 0
     tlbi, hits = (counts_of(op.key(key)) for key in ("tlbi", "hits"))
     pairs = [("dsb", op.key("dsb").whole(), barriers(result))]
-    for theirs, ours in ((tlbi, tlbi_of(result)), (hits, hits_of(result))):
-        pairs += [(name, theirs.get(name, 0), ours.get(name, 0)) for name in dict.fromkeys([*theirs, *ours])]
+    flushed = tlbi_of(result)
+    pairs += [(name, tlbi.get(name, 0), flushed.get(name, 0)) for name in dict.fromkeys([*tlbi, *flushed])]
+    pairs += entered(hits, result)
     wrong = [(what, want, got) for what, want, got in pairs if (want < got if loose else want != got)]
     return [Difference(place, what, f"at least {want}" if loose else want, got) for what, want, got in wrong], loose
 
@@ -133,6 +134,7 @@ def counts_of(node: Node) -> dict[str, int]:
     out: dict[str, int] = {}
     for name, value in node.members().items():
         name = name.split(".", 1)[0]
+        name = ALIASES.get(name, name)
         out[name] = out.get(name, 0) + value.whole()
     return out
 
@@ -202,4 +204,4 @@ def verify_dumps(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     InputError
         A file that cannot be read or does not hold such records; names file and place.
     """
-    return Report("dumps", [check_dumps(path, read_json(path)) for path in file_list(paths)])
+    return Report("dumps", [check_dumps(path, read_json(path, "dumps")) for path in file_list(paths)])

@@ -2,38 +2,48 @@
 
 A record names a kernel and a CPU of the measurement; that is a `Machine`. It
 shows the leaf PTEs and folios of one mapping; that is an `MM`. It counts
-function entries; those are sums of our counters (the names of the functions
-differ between kernels, and some are inlined in one and not in another).
+function entries; those are sums of our counters. The names of the functions differ
+between kernels (`ALIASES`), and some are inlined in one and not in another.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bits import PG_ANON_EXCLUSIVE, PTE_SPECIAL, VM_NORESERVE
-from ..core.mm import MM
-from ..core.result import Result
-from ..errors import PtebatchError
-from ..machine import ERAS, GRANULES, Machine
+from ..errors import MachineError, PtebatchError
+from ..kernels import ERAS, row_of
+from ..machine import GRANULES, Machine
+from ..mm.mm import MM
+from ..mm.result import Result
+from ..strategies import get_strategy
 from .load import Node, Words
 
-__all__ = ["CPUS", "barriers", "hits_of", "machine_of", "make_mm", "pfns_of", "prot_of", "tlbi_of"]
+__all__ = ["CPUS", "barriers", "entered", "hits_of", "machine_of", "make_mm", "pfns_of", "prot_of", "tlbi_of"]
 
-#: CPU of the measurement -> switches, by kernel where it matters
-CPUS: Mapping[str, Callable[[str], dict[str, Any]]] = {
-    "max": lambda era: {},
-    "maxlpa2": lambda era: {"lpa2": True, "va_bits": 52},
-    "a72": lambda era: {"tlb_range": False, "hafdbs": False},
-    "bbml2": lambda era: {"bbml": 2},
-    "bbml3": lambda era: {"bbml": 3},
-    "n1": lambda era: {"tlb_range": False, "repeat_tlbi": era == "7.3"},
-    "x4": lambda era: {"repeat_tlbi": era == "7.3"},
+#: CPU of the measurement -> switches that follow from it alone (spec 10.3)
+CPUS: Mapping[str, dict[str, Any]] = {
+    "max": {},
+    "maxlpa2": {"lpa2": True, "va_bits": 52},
+    "a72": {"tlb_range": False, "hafdbs": False},
+    "bbml2": {"bbml": 2},
+    "bbml3": {"bbml": 3},
+    "n1": {"tlb_range": False},
+    "x4": {},
 }
+
+#: names that a function had in other kernels
+ALIASES: Mapping[str, str] = {
+    "__pte_offset_map_lock": "pte_offset_map_lock",
+    "__flush_tlb_range_nosync": "__flush_tlb_range",
+}
+#: functions that some kernels have inlined: compared where a record has entered them
+MAY_BE_INLINED = frozenset({"flush_tlb_mm", "prot_commit_flush_ptes"})
 
 _PAGE = {1 << shift: name for name, (shift, _, _) in GRANULES.items()}
 #: page frames between the first and the last folio of a record
@@ -43,9 +53,10 @@ _MAX_PAGES = 1 << 28
 def machine_of(record: Node) -> Machine:
     """Machine of a record: its ``kernel``, ``cpu`` and ``page``; 4K pages where neither key nor kernel name tells."""
     kernel, cpu = record.key("kernel"), record.key("cpu")
-    version = re.match(r"\d+\.\d+", kernel.text())
-    if version is None or version[0] not in ERAS:
-        kernel.wrong(f"a kernel that is modelled; known: {', '.join(ERAS)}")
+    try:
+        row, _ = row_of(kernel.text().split()[0] if kernel.text().split() else "")
+    except MachineError as e:
+        kernel.fail(str(e))
     if cpu.text() not in CPUS:
         cpu.wrong(f"a CPU of the measurement; known: {', '.join(CPUS)}")
     size = record.maybe("page")
@@ -57,7 +68,7 @@ def machine_of(record: Node) -> Machine:
     else:
         size.wrong(f"a page size; known: {', '.join(map(str, _PAGE))}")
     with record.guard():
-        return Machine(version[0], granule=granule, **CPUS[cpu.text()](version[0]))
+        return Machine(row, granule=granule, repeat_tlbi=cpu.text() in ERAS[row].repeat_tlbi_cpus, **CPUS[cpu.text()])
 
 
 def prot_of(node: Node) -> int:
@@ -112,7 +123,8 @@ def make_mm(
     high = max((pfn + (1 << min(order, 13)) for _, pfn, order in folios), default=1)
     with record.guard():
         if va + (len(words) << machine.page_shift) > 1 << machine.va_bits:
-            raise PtebatchError(f"{len(words)} entries from {va:#x} on leave the address space of {machine.va_bits} bits")
+            what = f"{len(words)} entries from {va:#x} on leave the address space of {machine.va_bits} bits"
+            raise PtebatchError(f"{what}; give a lower address")
         mm = MM(machine, pfn_base=low, nr_pages=high - low)
         mm.populate(va, len(words) << machine.page_shift)
         mm.ptes(va, len(words))[:] = words
@@ -143,9 +155,8 @@ def flags_of(node: Node, nr: int) -> NDArray[np.bool_]:
 
 
 def hits_of(result: Result) -> dict[str, int]:
-    """Entries of the kernel's functions, by their names in the kernel of the machine."""
+    """Entries of the kernel's functions, by their names in the newest kernel that has them."""
     c = result.counters
-    kernel = result.machine.kernel
     hits = {
         "contpte_ptep_get": c["contpte_ptep_get"],
         "__contpte_try_fold": c["fold_tries"],
@@ -154,12 +165,12 @@ def hits_of(result: Result) -> dict[str, int]:
         "folio_pte_batch_flags": c["batch_scans"],
         "change_protection": c["vmas_walked"],
         "flush_tlb_batched_pending": c["pte_locks"],
-        "pte_offset_map_lock" if kernel == "7.3" else "__pte_offset_map_lock": c["pte_locks"],
-        "__flush_tlb_range" if kernel == "7.3" else "__flush_tlb_range_nosync": c["convert_tlbi"],
+        "pte_offset_map_lock": c["pte_locks"],
+        "__flush_tlb_range": c["convert_tlbi"],
+        "flush_tlb_mm": c["flush_aside1is"],
     }
-    if kernel != "7.3":
-        hits["flush_tlb_mm"] = c["flush_aside1is"]
-    return hits | (_per_pte_hits(c) if kernel in ("6.12", "6.16") else _batched_hits(c, kernel))
+    # the loop that looks up no page but those in question is the one without batches
+    return hits | (_batched_hits(c) if get_strategy(result.strategy).lookup else _per_pte_hits(c))
 
 
 def _per_pte_hits(c: dict[str, int]) -> dict[str, int]:
@@ -171,10 +182,11 @@ def _per_pte_hits(c: dict[str, int]) -> dict[str, int]:
     }
 
 
-def _batched_hits(c: dict[str, int], kernel: str) -> dict[str, int]:
-    hits = {
+def _batched_hits(c: dict[str, int]) -> dict[str, int]:
+    return {
         "modify_prot_start_ptes": c["prot_start"],
         "modify_prot_commit_ptes": c["prot_commit"],
+        "prot_commit_flush_ptes": c["prot_commit"],
         # inlined where several entries are started at once
         "__contpte_try_unfold": c["unfold_single"],
         "contpte_get_and_clear_full_ptes": c["start_multi"],
@@ -183,9 +195,17 @@ def _batched_hits(c: dict[str, int], kernel: str) -> dict[str, int]:
         "__set_ptes_anysz": c["sync_tags"] - (c["set_ptes"] - c["set_ptes_multi"]) - c["folds"] - c["unfolds"],
         "maybe_change_pte_writable": c["writable_checks"],
     }
-    if kernel == "6.17":
-        hits["prot_commit_flush_ptes"] = c["prot_commit"]
-    return hits
+
+
+def entered(theirs: Mapping[str, int], result: Result, *, all_known: bool = True) -> Iterator[tuple[str, int, int]]:
+    """Name, entries recorded and entries of the model, for every function that can be compared.
+
+    `all_known`: the record holds no function that the model does not count.
+    """
+    ours = hits_of(result)
+    for name in dict.fromkeys([*theirs, *ours]) if all_known else ours:
+        if name in theirs or name not in MAY_BE_INLINED:
+            yield name, theirs.get(name, 0), ours.get(name, 0)
 
 
 def tlbi_of(result: Result) -> dict[str, int]:

@@ -20,9 +20,12 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, MprotectError, PtebatchError
+from ..errors import InputError, MprotectError, PtebatchError, split_hint
 
 __all__ = ["Node", "file_list", "read_json", "run_words"]
+
+#: what to do about a file that is not as it should be
+_DO = "copy the file again, or give one of the kind that the option asks for"
 
 Words = NDArray[np.uint64]
 
@@ -47,23 +50,38 @@ def file_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
     return [os.fsdecode(path) for path in given]
 
 
-def read_json(path: str) -> Node:
+#: files of each option, by a key that their object, or the first of their list, has and no other kind
+_KINDS = {"engines": "vectors", "ops": "dumps", "run": "traces", "test": "loops"}
+
+
+def read_json(path: str, kind: str = "") -> Node:
     """Read a JSON file; gzip is recognised by its first bytes, not by its name.
+
+    Parameters
+    ----------
+    path : str
+    kind : str
+        What it should be: ``vectors``, ``dumps``, ``traces`` or ``loops``.
 
     Raises
     ------
     InputError
-        Unreadable, truncated, damaged, not UTF-8, not JSON, or larger than `LIMIT`.
+        Unreadable, truncated, damaged, not UTF-8, not JSON, larger than `LIMIT`, or of another kind.
     """
     data = _unpack(path)
     try:
-        return Node(path, "", json.loads(data.decode("utf-8")))
+        node = Node(path, "", json.loads(data.decode("utf-8")))
     except UnicodeDecodeError as e:
         raise InputError(path, f"byte {e.start}", "is not UTF-8 text; expected JSON, plain or gzip") from e
     except json.JSONDecodeError as e:
         raise InputError(path, f"line {e.lineno} column {e.colno}", f"is not JSON ({e.msg}); the file may be cut off") from e
     except (RecursionError, ValueError) as e:
         raise InputError(path, "", "is nested too deeply or holds a number that is too long; expected JSON as documented") from e
+    first = node.value[0] if isinstance(node.value, list) and node.value else node.value
+    other = next((name for key, name in _KINDS.items() if isinstance(first, dict) and key in first), kind)
+    if kind and other != kind:
+        raise InputError(path, "", f"holds {other}, not {kind}; give it to --{other}")
+    return node
 
 
 def _unpack(path: str) -> bytes:
@@ -77,7 +95,8 @@ def _unpack(path: str) -> bytes:
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise InputError(path, "", f"is a damaged or cut off gzip file ({e}); copy it again") from e
     except (OSError, ValueError) as e:
-        raise InputError(path, "", f"cannot be read: {getattr(e, 'strerror', None) or e}") from e
+        why = getattr(e, "strerror", None) or e
+        raise InputError(path, "", f"cannot be read: {why}; check the path and its permissions") from e
     if len(data) > LIMIT:
         raise InputError(path, "", f"holds more than {LIMIT >> 20} MiB of text; expected a file of vectors or records")
     if not data.strip():
@@ -108,7 +127,7 @@ class Node:
 
     def fail(self, message: str) -> NoReturn:
         """Raise the `InputError` of this place."""
-        raise InputError(self.path, self.place, message)
+        raise InputError(self.path, self.place, message if split_hint(message)[1] else f"{message}; {_DO}")
 
     def wrong(self, expected: str) -> NoReturn:
         """Raise the `InputError` that names the value and what was expected."""

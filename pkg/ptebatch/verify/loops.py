@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..bits import PROT_NONE, PROT_READ, PROT_WRITE
-from ..core.mm import MM
-from ..core.result import Result
 from ..machine import Machine
+from ..mm.mm import MM
+from ..mm.result import Result
 from .dumps import counts_of
-from .hardware import barriers, hits_of, machine_of, tlbi_of
+from .hardware import barriers, entered, machine_of, tlbi_of
 from .load import Node, file_list, read_json
 from .report import Difference, FileReport, Report
 
@@ -31,9 +31,7 @@ _CALIBRATIONS = {"RO": PROT_READ, "RW": _RW}
 #: DSBs of timer ticks that may have fallen into a call
 MAX_TICK_DSB = 5
 #: entered once a call or once a table, also by others: at least the model's number
-_LOOSE = ("change_protection", "pte_offset_map_lock", "__pte_offset_map_lock", "flush_tlb_batched_pending")
-#: not among the functions that were counted on every kernel
-_IF_COUNTED = ("flush_tlb_mm",)
+_LOOSE = ("change_protection", "pte_offset_map_lock", "flush_tlb_batched_pending")
 
 _BASE = 1 << 40
 
@@ -147,7 +145,7 @@ def loop_rows(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
     InputError
         A file that cannot be read or does not hold loops; names file and place.
     """
-    return [row for path in file_list(paths) for _, row, result in _rows(read_json(path)) if result is not None]
+    return [row for path in file_list(paths) for _, row, result in _rows(read_json(path, "loops")) if result is not None]
 
 
 def compare_loop(node: Node, row: LoopRow, result: Result) -> list[Difference]:
@@ -161,11 +159,10 @@ def compare_loop(node: Node, row: LoopRow, result: Result) -> list[Difference]:
         out.append(Difference(place, "dsb", f"{max(0, dsb - MAX_TICK_DSB)} to {dsb}", barriers(result)))
     theirs = counts_of(node.key("hits"))
     small = layout_order(row.test.partition(".")[0], row.machine) in (0, None)
-    for name, got in hits_of(result).items():
-        if (small and name == "__contpte_try_fold") or (name in _IF_COUNTED and name not in theirs):
+    for name, want, got in entered(theirs, result, all_known=False):
+        if small and name == "__contpte_try_fold":
             # where single pages lie in memory was not recorded
             continue
-        want = theirs.get(name, 0)
         if want < got if name in _LOOSE else want != got:
             out.append(Difference(place, name, f"at least {want}" if name in _LOOSE else want, got))
     return out
@@ -203,4 +200,4 @@ def verify_loops(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     InputError
         A file that cannot be read or does not hold loops; names file and place.
     """
-    return Report("loops", [check_loops(path, read_json(path)) for path in file_list(paths)])
+    return Report("loops", [check_loops(path, read_json(path, "loops")) for path in file_list(paths)])

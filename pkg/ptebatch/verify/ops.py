@@ -7,24 +7,21 @@ pfns are absolute. All run on a 7.3 machine without BBML, as the vectors say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import bits
-from ..core import accessors as pte
-from ..core.mm import MM
+from ..arm64 import accessors as pte
 from ..errors import LayoutError
 from ..machine import Machine
+from ..mm.mm import MM
 from .load import Node
 from .report import Difference, ptes_difference
-
-if TYPE_CHECKING:
-    from .vectors import Scenario
+from .scenario import Scenario
 
 __all__ = ["VERBS", "replay"]
 
-Verb = Callable[["Scenario", MM, list[int]], None]
+Verb = Callable[[Scenario, MM, list[int]], None]
 
 # flags of "map"
 MAP_WRITE, MAP_DIRTY, MAP_YOUNG, MAP_SPECIAL, MAP_UFFD = 1, 2, 4, 8, 16
@@ -46,7 +43,7 @@ def mapped_word(pfn: int, vm_flags: int, flags: int, page_shift: int) -> int:
 def _tables(s: Scenario, index: int, nr: int) -> Iterator[tuple[int, int]]:
     """Address and entries of each part of a range: no verb leaves its leaf table."""
     if index + nr > s.size:
-        raise LayoutError(f"entries {index}..{index + nr} end behind the {s.size} entries of two leaf tables")
+        raise LayoutError(f"entries {index}..{index + nr} end behind the {s.size} entries of two leaf tables; give fewer")
     end = index + nr
     while index < end:
         n = min(end - index, s.head.ptrs_per_pte - index % s.head.ptrs_per_pte)

@@ -1,7 +1,7 @@
 """Single PTE helpers of the kernel: constants, the protection map, and input/output rows.
 
 Facts of 7.3 for the three granules. Rows run through the compiled accessors
-(``ptebatch.core.accessors``); constants are compared with ``ptebatch.bits`` and
+(``ptebatch.arm64.accessors``); constants are compared with ``ptebatch.bits`` and
 with the core's own copy.
 """
 
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from .. import bits
-from ..core import accessors as pte
+from ..arm64 import accessors as pte
 from ..errors import PtebatchError
 from ..machine import GRANULES
 from .load import Node, file_list, read_json

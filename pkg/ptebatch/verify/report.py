@@ -69,7 +69,7 @@ def ptes_difference(
     at = np.flatnonzero(expected != got)
     if not at.size:
         return None
-    from ..notation import diff
+    from ..notation.strip import diff
 
     i, per = int(at[0]), machine.ptrs_per_pte
     # the strip shows the table of the first difference: a row is never longer than a table

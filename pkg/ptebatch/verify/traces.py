@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ..bits import PROT_READ, PROT_WRITE
-from ..core.result import Result
 from ..errors import PtebatchError
+from ..events import KINDS
 from ..machine import Machine
-from ..trace import KINDS
+from ..mm.result import Result
 from .hardware import flags_of, machine_of, make_mm, prot_of
 from .load import Node, file_list, read_json
 from .report import Difference, FileReport, Report, ptes_difference
@@ -168,4 +168,4 @@ def verify_traces(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str
     InputError
         A file that cannot be read or does not hold traces; names file and place.
     """
-    return Report("traces", [check_traces(path, read_json(path)) for path in file_list(paths)])
+    return Report("traces", [check_traces(path, read_json(path, "traces")) for path in file_list(paths)])

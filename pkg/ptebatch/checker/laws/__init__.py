@@ -1,0 +1,1 @@
+"""The laws of a protection change in plain Python; `rows` is their table."""

@@ -1,0 +1,1 @@
+"""Worlds to be judged: small ones, in products and at random, and full tables."""

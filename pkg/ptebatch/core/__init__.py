@@ -1,1 +1,0 @@
-"""The compiled core; import from `ptebatch` instead."""

@@ -1,0 +1,3 @@
+from .seam cimport strategy
+
+cdef const strategy *find(bytes name)

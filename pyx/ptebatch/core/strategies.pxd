@@ -1,3 +1,0 @@
-from .strategy cimport strategy
-
-cdef const strategy *find(bytes name)

@@ -1,4 +1,0 @@
-from libc.stdint cimport int64_t
-from .strategy cimport walk
-
-cdef int64_t python_step(walk *w) noexcept nogil
