@@ -85,4 +85,4 @@ def test_the_command_takes_both_and_the_demo_that_ships(capsys, tmp_path):
     assert "assumed: pages are made up" in said(capsys, "compare", "--maps", str(path), "--op", "ro", "--assumed")
     assert "cannot be read" in refused(capsys, "compare", "--maps", str(tmp_path / "none"))
     demo = said(capsys, "compare", "--file", "demo", "--op", "ro")
-    assert demo.splitlines()[2].startswith("demo (1000): ") and "unknown)" in demo
+    assert demo.splitlines()[1].startswith("demo (1000): ") and "unknown)" in demo
