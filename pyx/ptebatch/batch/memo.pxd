@@ -17,9 +17,11 @@ from ..arm64.tlb cimport tlb_gather_mmu
 from ..base.counters cimport counters, nr_counters
 from ..base.log cimport pairs, pairs_add, pairs_clear, pairs_free, pairs_run
 from ..base.page_flags cimport PG_ORDER_MASK
+from .maps cimport maps, maps_new
 from .seam cimport strategy, walk
 
 ctypedef size_t (*replay_fn)(walk *w, memo *m) noexcept nogil
+ctypedef size_t (*regular_fn)(walk *w, maps *x, int formula) noexcept nogil
 
 # what the order-0 loops compare with
 cdef struct frames:
@@ -56,6 +58,9 @@ cdef enum:
 
 cdef struct memo:
     replay_fn replay
+    regular_fn regular
+    maps *maps
+    int formula
     bint eager                 # whatever may be replayed is, worth it or not: for the checker
     uint64_t[NR_LOOPS] replayed    # entries of the running call, by loop
     stretch known
@@ -90,13 +95,15 @@ cdef inline int memo_init(memo *m, size_t room) noexcept nogil:
     m.in_ptes = <pte_t *>malloc(room * sizeof(pte_t))
     m.out_ptes = <pte_t *>malloc(room * sizeof(pte_t))
     m.bytes = <uint8_t *>malloc(room)
-    return 0 if m.in_ptes != NULL and m.out_ptes != NULL and m.bytes != NULL else -1
+    m.maps = maps_new()
+    return 0 if m.in_ptes != NULL and m.out_ptes != NULL and m.bytes != NULL and m.maps != NULL else -1
 
 
 cdef inline void memo_free(memo *m) noexcept nogil:
     free(m.in_ptes)
     free(m.out_ptes)
     free(m.bytes)
+    free(m.maps)
     pairs_free(&m.batches)
     pairs_free(&m.subs)
     pairs_free(&m.flushes)

@@ -3,14 +3,14 @@
 from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer, PyCapsule_IsValid
 
 from ..arm64.machine cimport machine
-from .memo cimport memo, memo_init, replay_fn
+from .memo cimport memo, memo_init, regular_fn, replay_fn
 from .seam cimport STRATEGY_LOOKUP, STRATEGY_PURE, step_fn, step_layout, strategy
 from .strategies cimport find
 from .window cimport python_step
 
 from ptebatch.errors import StrategyError
 from ptebatch.strategies import resolve
-from .isa import REPLAY
+from .isa import REGULAR, REPLAY
 from .window import Window
 
 
@@ -51,6 +51,7 @@ cdef int fill_machine(machine *c, object m) except -1:
 cdef int make_memo(memo *m, unsigned int ptrs_per_pte) except -1:
     """A memo of one leaf table, with the replay loops for this CPU."""
     m.replay = <replay_fn>PyCapsule_GetPointer(REPLAY, b"ptebatch.replay")
+    m.regular = <regular_fn>PyCapsule_GetPointer(REGULAR, b"ptebatch.regular")
     if memo_init(m, ptrs_per_pte):
         raise MemoryError("the memo of one leaf table did not fit in memory")
     return 0

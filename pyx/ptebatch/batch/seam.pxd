@@ -62,6 +62,7 @@ cdef struct strategy:
     const char *name
     step_fn step
     int flags
+    int formula                # what it does on maps (regular.pyx), 0: none
     const char *since
     const char *summary
 

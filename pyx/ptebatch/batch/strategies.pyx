@@ -180,13 +180,14 @@ cdef enum:
     MAX_STRATEGIES = 64
 
 cdef strategy[MAX_STRATEGIES] TABLE
+FORMULAS = {b'folio': 1, b'nested': 2, b'lookahead': 3, b'iterator': 4, b'per-pte': 5}
 cdef int nr_strategies = 0
 
 
 cdef object row(const char *name, step_fn step, int flags, const char *since, const char *summary):
     """Enter one strategy, here and in ``ptebatch.strategies``."""
     global nr_strategies
-    TABLE[nr_strategies] = strategy(name, step, flags | STRATEGY_PURE, since, summary)
+    TABLE[nr_strategies] = strategy(name, step, flags | STRATEGY_PURE, FORMULAS.get(name, 0), since, summary)
     nr_strategies += 1
     return enter(name.decode(), since.decode(), summary.decode(), flawed=bool(flags & STRATEGY_FLAWED),
                  lookup=bool(flags & STRATEGY_LOOKUP), pure=True)

@@ -10,7 +10,7 @@ from ..arm64.ptep cimport ptep_get
 from ..arm64.tlb cimport tlb_end_vma
 from ..base.log cimport EV_LOCK, EV_UNLOCK
 from ..base.page_flags cimport PG_NUMA_SKIP
-from ..base.vm_flags cimport MM_CP_PROT_NUMA
+from ..base.vm_flags cimport MM_CP_PROT_NUMA, MM_CP_UFFD_WP, MM_CP_UFFD_WP_RESOLVE
 from ..batch.folio_batch cimport folio_pte_batch_flags
 from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_start, memo_wanted
 from ..batch.seam cimport STRATEGY_LOOKUP, STRATEGY_PURE, max_nr, strategy, walk
@@ -90,16 +90,19 @@ cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
             if nr:
                 learn(w, s, m, nr)
                 continue
+            if m.formula and m.regular(w, m.maps, m.formula):
+                continue
         change_one(w, s)
     emit(&w.t, EV_UNLOCK, w.end - 1, 0)
 
 
 # the address space's memo, cleared, if this call can use it
-cdef inline void *memo_for(mm_struct *mm, const strategy *s, uint64_t pages) noexcept nogil:
+cdef inline void *memo_for(mm_struct *mm, const walk *w, const strategy *s, uint64_t pages) noexcept nogil:
     cdef memo *m = mm.memo
     if m == NULL or pages < 64 or mm.mmu.tr != NULL or not s.flags & STRATEGY_PURE or not memo_fits(&mm.mmu):
         return NULL
     memo_start(m, pages)
+    m.formula = s.formula if not w.cp_flags & (MM_CP_PROT_NUMA | MM_CP_UFFD_WP | MM_CP_UFFD_WP_RESOLVE) else 0
     return m
 
 
@@ -110,7 +113,7 @@ cdef inline bint change_protection(mm_struct *mm, uint64_t start, uint64_t end, 
     cdef uint64_t *pmd = NULL
     mm.mmu.c.vmas_walked += 1
     w.range_end = end
-    w.memo = memo_for(mm, s, (end - start) >> mm.mmu.m.page_shift)
+    w.memo = memo_for(mm, w, s, (end - start) >> mm.mmu.m.page_shift)
     while addr < end and not w.failed:
         next = min(end, (addr | (span - 1)) + 1)
         # tables of one upper table lie side by side in it: only its first is looked up

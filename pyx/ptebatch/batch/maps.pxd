@@ -1,0 +1,357 @@
+# What of a leaf table is regular, as maps of one bit an entry. A stretch of entries is
+# regular when all that are present have the same flags, A/D, WRITE and CONT aside, map
+# pages that have metadata, and are such as the kernel makes them. Where a batch begins,
+# what is exclusive, dirty, young, folded: each is a map, so that what a strategy does to
+# the whole stretch is counted and not walked (formula.pxd).
+#
+#   entries    RW,d RW RW | RO RO | -  | RW,c ...          (a folio ends at each bar)
+#   present     1    1  1    1  1   0     1
+#   batch       1    0  0    1  0   0     1
+#   dirty       1    0  0    0  0   0     0
+#
+# A stretch ends before what is not regular; the entry there is dealt with step by step.
+# A batch is never cut: where its own end is not regular, the stretch ends before it.
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from ..arm64.mmu cimport mmu_t
+from ..arm64.pte cimport (
+    PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SPECIAL, PTE_VALID, PTE_WRITE, pte_addr_mask, pte_present, pte_t, pte_valid,
+    pte_valid_cont,
+)
+from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
+from .seam cimport walk
+from .words cimport (
+    pb_bytes_vary, pb_ctz, pb_look, pb_map_bit, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs, pb_seen, pb_top,
+)
+
+cdef enum:
+    MAP_WORDS = 8192 // 64     # of the largest table, that of the 64K granule
+    AF_BIT = 10
+    RDONLY_BIT = 7
+    WRITE_BIT = 51
+    CONT_BIT = 52
+    DIRTY_BIT = 55
+    ANON_BIT = 4               # of a metadata byte
+    EXCLUSIVE_BIT = 7
+
+cdef struct maps:
+    size_t first               # the stretch: its first entry, and the one behind its last
+    size_t end
+    size_t word                # the same in words of the maps
+    size_t words_end
+    pte_t flags                # of every present entry, A/D, WRITE, RDONLY and CONT aside
+    bint folded                # some entry is valid and has CONT
+    bint cutting               # starts unfold blocks, those of `cut`
+    uint64_t[MAP_WORDS] present
+    uint64_t[MAP_WORDS] batch          # the first entry of each batch of folio_pte_batch()
+    uint64_t[MAP_WORDS] last           # the entry maps the last page of its folio
+    uint64_t[MAP_WORDS] single         # the folio is no large one
+    uint64_t[MAP_WORDS] anon
+    uint64_t[MAP_WORDS] exclusive      # PageAnonExclusive
+    uint64_t[MAP_WORDS] write
+    uint64_t[MAP_WORDS] dirty
+    uint64_t[MAP_WORDS] young
+    uint64_t[MAP_WORDS] cont           # valid and CONT: folded
+    # made by formulas
+    uint64_t[MAP_WORDS] runs           # the first entry of each stretch committed at once
+    uint64_t[MAP_WORDS] cut            # first entry of each folded block that a start unfolds
+    uint64_t[MAP_WORDS] paint          # entries that are painted CONT
+    uint32_t[MAP_WORDS * 32 + 1] block_reads   # of the folded blocks before each, to be scanned
+
+
+# every bit but the address and those that maps tell; without contpte nothing clears CONT
+cdef inline uint64_t class_bits(const mmu_t *mmu) noexcept nogil:
+    cdef uint64_t told = PTE_AF | PTE_DIRTY | PTE_RDONLY | PTE_WRITE | (PTE_CONT if mmu.m.contpte else 0)
+    return ~(pte_addr_mask(mmu.m.page_shift) | told)
+
+
+# entries of word k that lie in [first, end)
+cdef inline uint64_t lanes(size_t k, size_t first, size_t end) noexcept nogil:
+    cdef uint64_t map = ~<uint64_t>0
+    if first > 64 * k:
+        map &= map << (first - 64 * k) if first < 64 * k + 64 else 0
+    if end < 64 * k + 64:
+        map &= ~(~<uint64_t>0 << (end - 64 * k)) if end > 64 * k else 0
+    return map
+
+
+cdef inline bint bit_at(const uint64_t *map, size_t i) noexcept nogil:
+    return map[i // 64] >> (i % 64) & 1
+
+
+# the first entry from i on, before `end`, that has its bit; else `end`
+cdef inline size_t next_bit(const uint64_t *map, size_t i, size_t end) noexcept nogil:
+    cdef uint64_t word
+    cdef size_t k = i // 64
+    if i >= end:
+        return end
+    word = map[k] & ~<uint64_t>0 << (i % 64)
+    while not word:
+        k += 1
+        if 64 * k >= end:
+            return end
+        word = map[k]
+    return min(end, 64 * k + pb_ctz(word))
+
+
+# the last entry at or before i that has its bit; there is one
+cdef inline size_t last_bit(const uint64_t *map, size_t i) noexcept nogil:
+    cdef size_t k = i // 64
+    cdef uint64_t word = map[k] & ~<uint64_t>0 >> (63 - i % 64)
+    while not word:
+        k -= 1
+        word = map[k]
+    return 64 * k + pb_top(word)
+
+
+# one bit of each entry: looked for only where it varies
+cdef inline uint64_t map_of(const pte_t *p, const pb_seen *seen, bint holes, unsigned int bit) noexcept nogil:
+    if not holes:
+        if seen.all >> bit & 1:
+            return ~<uint64_t>0
+        if not seen.any >> bit & 1:
+            return 0
+    return pb_map_bit(p, bit)
+
+
+# Metadata bytes of 64 entries: where they lie side by side, there, else gathered in
+# `room`. `bad`: an entry's page has none.
+cdef inline const uint8_t *page_bytes(
+        const mmu_t *mmu, const pte_t *p, uint64_t present, bint row, uint8_t *room, uint64_t *bad) noexcept nogil:
+    cdef unsigned int shift = mmu.m.page_shift, i
+    cdef uint64_t mask = pte_addr_mask(shift), base = mmu.pfn_base, at
+    bad[0] = 0
+    if row:
+        at = ((p[0] & mask) >> shift) - base
+        if at < mmu.nr_pages and at + 64 <= mmu.nr_pages:
+            return mmu.pages + at
+    if not ~present:
+        for i in range(64):
+            at = ((p[i] & mask) >> shift) - base
+            if at < mmu.nr_pages:
+                room[i] = mmu.pages[at]
+            else:
+                room[i] = 0
+                bad[0] |= <uint64_t>1 << i
+        return room
+    memset(room, 0, 64)
+    while present:
+        i = pb_ctz(present)
+        present &= present - 1
+        at = ((p[i] & mask) >> shift) - base
+        if at < mmu.nr_pages:
+            room[i] = mmu.pages[at]
+        else:
+            bad[0] |= <uint64_t>1 << i
+    return room
+
+
+# Where folios end: `breaks` are entries that do not follow on the one before. `bad`: the
+# metadata of a folio's pages ends before the folio does.
+cdef inline uint64_t folio_ends(
+        const mmu_t *mmu, const pte_t *p, const uint8_t *bytes, uint64_t present, uint64_t single, uint64_t breaks,
+        uint64_t *bad) noexcept nogil:
+    cdef unsigned int shift = mmu.m.page_shift, i, z, stop
+    cdef uint64_t ends = single, left = present & ~single, size, pfn, mask = pte_addr_mask(shift)
+    while left:
+        i = pb_ctz(left)
+        size = <uint64_t>1 << (bytes[i] & PG_ORDER_MASK)
+        pfn = (p[i] & mask) >> shift
+        if (pfn | (size - 1)) - mmu.pfn_base >= mmu.nr_pages:
+            bad[0] |= <uint64_t>1 << i
+        # this folio's entries: up to its last page, or to where something else is mapped
+        stop = pb_ctz(breaks & ~<uint64_t>1 << i) if i < 63 else 64
+        z = 63 if size - (pfn & (size - 1)) > 63 - i else i + (size - (pfn & (size - 1))) - 1
+        if z < stop and z + 1 - i == size - (pfn & (size - 1)):
+            ends |= <uint64_t>1 << z
+        if min(z + 1, stop) >= 64:
+            break
+        left &= ~<uint64_t>0 << min(z + 1, stop)
+    return ends & present
+
+
+cdef inline void stretch_ends(maps *x, size_t k, uint64_t bad, uint64_t *present, bint *more) noexcept nogil:
+    bad &= present[0]
+    if bad:
+        x.end = 64 * k + pb_ctz(bad)
+        present[0] &= lanes(k, 0, x.end)
+        more[0] = False
+
+
+# The maps of one word; False: the stretch ends in it. What lies outside of the range
+# is as if nothing were mapped there.
+cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) noexcept nogil:
+    cdef const mmu_t *mmu = w.t.mmu
+    cdef unsigned int shift = mmu.m.page_shift
+    cdef uint64_t page = <uint64_t>1 << shift, address = pte_addr_mask(shift), kind = class_bits(mmu)
+    cdef uint64_t norm = ~(PTE_AF | PTE_DIRTY | PTE_RDONLY)
+    cdef uint64_t within = lanes(k, x.first, range_end), present, bad = 0, breaks, wr, ro, sw, ends, single
+    cdef pte_t[64] copy
+    cdef uint8_t[64] room
+    cdef const uint8_t *bytes
+    cdef const pte_t *p = w.t.leaf + 64 * k
+    cdef pb_seen seen
+    cdef bint more = True, holes, row
+    cdef uint8_t differ
+    cdef uint64_t last
+    cdef unsigned int i
+    if ~within:
+        for i in range(64):
+            copy[i] = p[i] if within >> i & 1 else 0
+        p = copy
+    seen = pb_look(p, page)
+    if not seen.any:
+        clear_word(x, k)
+        return True
+    if not x.flags:
+        x.flags = p[pb_ctz(pb_map_differs(p, 0, ~<uint64_t>0))] & kind
+        if not pte_present(x.flags) or x.flags & PTE_SPECIAL:
+            # nothing to begin with: the stretch is what is empty before
+            x.end = 64 * k + pb_ctz(pb_map_differs(p, 0, ~<uint64_t>0))
+            x.flags = 0
+            clear_word(x, k)
+            return False
+    present = ~<uint64_t>0
+    holes = (((seen.any ^ x.flags) | (seen.all ^ x.flags)) & kind) != 0
+    if holes:
+        present = pb_map_differs(p, 0, ~<uint64_t>0)
+        stretch_ends(x, k, pb_map_differs(p, x.flags, kind), &present, &more)
+    wr = map_of(p, &seen, holes, WRITE_BIT)
+    ro = map_of(p, &seen, holes, RDONLY_BIT)
+    sw = map_of(p, &seen, holes, DIRTY_BIT)
+    # no entry of the kernel's: neither WRITE nor RDONLY, or dirty twice and read-only
+    stretch_ends(x, k, (~wr & ~ro) | (wr & ro & sw), &present, &more)
+    row = not holes and not seen.breaks & address
+    bytes = page_bytes(mmu, p, present, row, room, &bad)
+    stretch_ends(x, k, bad, &present, &more)
+    if not present:
+        clear_word(x, k)
+        return more
+    breaks = pb_map_breaks(p, page, norm) if holes or seen.breaks & norm else 0
+    breaks &= ~<uint64_t>1
+    if k == x.word or ((w.t.leaf[64 * k - 1] + page) ^ p[0]) & norm:
+        breaks |= 1
+    differ = pb_bytes_vary(bytes)
+    if not differ & PG_ORDER_MASK:
+        single = 0 if bytes[0] & PG_ORDER_MASK else present
+    else:
+        single = present & ~(pb_map_bytes(bytes, 0) | pb_map_bytes(bytes, 1) | pb_map_bytes(bytes, 2) | pb_map_bytes(bytes, 3))
+    bad = 0
+    ends = folio_ends(mmu, p, bytes, present, single, breaks, &bad)
+    stretch_ends(x, k, bad, &present, &more)
+    x.present[k] = present
+    x.last[k] = ends
+    x.single[k] = single
+    x.anon[k] = present & pb_map_bytes(bytes, ANON_BIT)
+    x.exclusive[k] = present & pb_map_bytes(bytes, EXCLUSIVE_BIT)
+    x.write[k] = wr & present
+    x.dirty[k] = (sw | (wr & ~ro)) & present
+    x.young[k] = map_of(p, &seen, holes, AF_BIT) & present
+    x.cont[k] = 0
+    if mmu.m.contpte and pte_valid(x.flags):
+        x.cont[k] = map_of(p, &seen, holes, CONT_BIT) & present
+        x.folded |= x.cont[k] != 0
+    x.batch[k] = present & (breaks | ends << 1 | (x.last[k - 1] >> 63 if k > x.word else 0))
+    if 64 * k <= x.first:
+        x.batch[k] |= present & <uint64_t>1 << (x.first - 64 * k)
+    # one folio, two orders: no metadata of the kernel's
+    bad = 0
+    if differ & (PG_ORDER_MASK | PG_ANON):
+        bad = pb_map_byte_breaks(bytes, PG_ORDER_MASK | PG_ANON) & ~<uint64_t>1
+    if k > x.word and not x.batch[k] & 1 and present & 1:
+        last = (w.t.leaf[64 * k - 1] & address) >> shift
+        if (mmu.pages[last - mmu.pfn_base] ^ bytes[0]) & (PG_ORDER_MASK | PG_ANON):
+            bad |= 1
+    bad &= present & ~x.batch[k]
+    if bad:
+        stretch_ends(x, k, bad, &present, &more)
+    return more
+
+
+cdef inline void clear_word(maps *x, size_t k) noexcept nogil:
+    x.present[k] = x.batch[k] = x.last[k] = x.single[k] = x.anon[k] = x.exclusive[k] = 0
+    x.write[k] = x.dirty[k] = x.young[k] = x.cont[k] = 0
+
+
+# the stretch ends with the batches that end at or before `end`
+cdef inline void cut_to(maps *x, size_t end) noexcept nogil:
+    cdef size_t k
+    cdef uint64_t inside
+    x.end = end
+    x.words_end = (end + 63) // 64
+    if end <= x.first:
+        return
+    k = (end - 1) // 64
+    inside = lanes(k, 0, end)
+    x.present[k] &= inside
+    x.batch[k] &= inside
+    x.last[k] &= inside
+    x.single[k] &= inside
+    x.anon[k] &= inside
+    x.exclusive[k] &= inside
+    x.write[k] &= inside
+    x.dirty[k] &= inside
+    x.young[k] &= inside
+    x.cont[k] &= inside
+    x.runs[k] &= inside
+    x.cut[k] &= inside
+
+
+# does entry i go on with the folio batch of the one before it? Bits of `more` may differ.
+cdef inline bint continues(const walk *w, const maps *x, size_t i, pte_t more) noexcept nogil:
+    cdef uint64_t norm = ~(PTE_AF | PTE_DIRTY | PTE_RDONLY | more)
+    if i >= w.end or i <= x.first or not bit_at(x.present, i - 1) or bit_at(x.last, i - 1):
+        return False
+    return (((w.t.leaf[i - 1] + (<uint64_t>1 << w.t.mmu.m.page_shift)) ^ w.t.leaf[i]) & norm) == 0
+
+
+# A folded block is regular when all of it is there, in order, in one batch. Returns the
+# first entry of one that is not, else x.end.
+cdef inline size_t odd_block(const walk *w, const maps *x) noexcept nogil:
+    cdef size_t n = w.t.mmu.m.cont_ptes, i = next_bit(x.cont, x.first, x.end), j
+    cdef unsigned int shift = w.t.mmu.m.page_shift
+    while i < x.end:
+        j = i & ~(n - 1)
+        if j != i or i + n > x.end or next_bit(x.batch, i + 1, x.end) < i + n:
+            return i
+        if ((w.t.leaf[i] & pte_addr_mask(shift)) >> shift) & (n - 1):
+            return i
+        # all of a batch is present and has CONT, or none of it
+        i = next_bit(x.cont, i + n, x.end)
+    return x.end
+
+
+# CONT in the middle of a block that the stretch changes first: what a scan reads of it changes too
+cdef inline bint torn_block(const walk *w, size_t i) noexcept nogil:
+    return w.t.mmu.m.contpte and i < w.end and i & (w.t.mmu.m.cont_ptes - 1) and pte_valid_cont(w.t.leaf[i])
+
+
+# the regular stretch from w.idx on; False: there is none
+cdef inline bint maps_read(const walk *w, maps *x) noexcept nogil:
+    cdef size_t k, odd
+    x.first, x.end = w.idx, w.end
+    x.word = x.first // 64
+    x.flags = 0
+    x.folded = x.cutting = False
+    k = x.word
+    while 64 * k < w.end:
+        if not map_word(w, x, k, w.end):
+            break
+        k += 1
+    if x.end <= x.first:
+        return False
+    cut_to(x, x.end)
+    if continues(w, x, x.end, 0):
+        cut_to(x, last_bit(x.batch, x.end - 1))
+    if x.folded:
+        odd = odd_block(w, x)
+        if odd < x.end:
+            cut_to(x, last_bit(x.batch, odd))
+    if x.end > x.first and torn_block(w, x.end) and bit_at(x.present, x.end - 1):
+        cut_to(x, last_bit(x.batch, x.end - 1))
+    return x.end > x.first
+
+
+cdef inline maps *maps_new() noexcept nogil:
+    return <maps *>malloc(sizeof(maps))

@@ -1,0 +1,190 @@
+# Sixty-four PTEs as 64-bit words: one bit an entry. What a bit means is the caller's;
+# here is how to get bits out of entries and page metadata and how to put them back,
+# in the vector types of simd.pxd, and the few things that are done with maps of bits.
+from libc.stdint cimport uint8_t, uint64_t
+from .simd cimport pb_xor16
+
+cdef extern from *:
+    """
+    #define PB_TOP 0x8000000000000000ULL
+
+    /* Lane l of `acc` has taken in the bits of words l, l + PB_W, ... from the top down. */
+    PB_INLINE uint64_t pb_map_of(pb_vec acc) {
+        uint64_t map = 0;
+        for (int lane = 0; lane < PB_W; lane++)
+            map |= acc[lane] >> (PB_W - 1 - lane);
+        return map;
+    }
+
+    /* a bit for each word that has bit `bit` */
+    static uint64_t pb_map_bit(const uint64_t *p, unsigned bit) {
+        pb_vec acc = pb_all(0);
+    #pragma GCC unroll 4
+        for (size_t k = 0; k < 64; k += PB_W)
+            acc = (acc >> PB_W) | ((PB_AT(p, k) << (63 - bit)) & pb_all(PB_TOP));
+        return pb_map_of(acc);
+    }
+
+    /* a bit for each word that differs from `want` under `mask` */
+    static uint64_t pb_map_differs(const uint64_t *p, uint64_t want, uint64_t mask) {
+        pb_vec acc = pb_all(0);
+    #pragma GCC unroll 4
+        for (size_t k = 0; k < 64; k += PB_W)
+            acc = (acc >> PB_W) | ((pb_vec)(((PB_AT(p, k) ^ want) & mask) != 0) & pb_all(PB_TOP));
+        return pb_map_of(acc);
+    }
+
+    /* A bit for each word that is not the one before it plus `step`, under `mask`; bit 0 is
+       not asked: no word need be there before the first. */
+    static uint64_t pb_map_breaks(const uint64_t *p, uint64_t step, uint64_t mask) {
+        pb_vec before = pb_all(p[0]) - step, acc = pb_all(0);
+        for (int lane = 1; lane < PB_W; lane++)
+            before[lane] = p[lane - 1];
+    #pragma GCC unroll 4
+        for (size_t k = 0; k < 64; k += PB_W) {
+            if (k)
+                before = PB_AT(p, k - 1);
+            acc = (acc >> PB_W) | ((pb_vec)((((before + step) ^ PB_AT(p, k)) & mask) != 0) & pb_all(PB_TOP));
+        }
+        return pb_map_of(acc);
+    }
+
+    typedef struct {
+        uint64_t any;    /* bits that some word has */
+        uint64_t all;    /* bits that every word has */
+        uint64_t breaks; /* bits in which a word differs from the one before it plus `step` */
+    } pb_seen;
+
+    static pb_seen pb_look(const uint64_t *p, uint64_t step) {
+        pb_vec any = PB_AT(p, 0), all = any, breaks = pb_all(0), before;
+        pb_seen seen = {0, ~0ULL, 0};
+        for (int lane = 1; lane < PB_W; lane++)
+            seen.breaks |= (p[lane - 1] + step) ^ p[lane];
+    #pragma GCC unroll 4
+        for (size_t k = PB_W; k < 64; k += PB_W) {
+            before = PB_AT(p, k - 1);
+            breaks |= (before + step) ^ PB_AT(p, k);
+            any |= PB_AT(p, k);
+            all &= PB_AT(p, k);
+        }
+        for (int lane = 0; lane < PB_W; lane++) {
+            seen.any |= any[lane];
+            seen.all &= all[lane];
+            seen.breaks |= breaks[lane];
+        }
+        return seen;
+    }
+
+    /* `flags` where `map` has a bit, for words k to k + PB_W */
+    PB_INLINE pb_vec pb_where(uint64_t map, size_t k, uint64_t flags) {
+        const pb_vec lanes = pb_ramp(0, 1);
+        return (pb_all(0) - ((pb_all(map >> k) >> lanes) & 1)) & flags;
+    }
+
+    typedef struct {
+        uint64_t map;
+        uint64_t flags; /* those that change where the map has a bit */
+    } pb_change;
+
+    PB_INLINE void pb_rewrite_n(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n) {
+    #pragma GCC unroll 4
+        for (size_t k = 0; k < 64; k += PB_W) {
+            pb_vec v = (PB_AT(p, k) & keep) | flags;
+            for (int j = 0; j < n; j++)
+                v ^= pb_where(c[j].map, k, c[j].flags);
+            PB_AT(p, k) = v;
+        }
+    }
+
+    /* every word: its bits of `keep`, and `flags` as the changes leave them */
+    static void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n) {
+        switch (n) {
+        case 0: pb_rewrite_n(p, keep, flags, c, 0); break;
+        case 1: pb_rewrite_n(p, keep, flags, c, 1); break;
+        case 2: pb_rewrite_n(p, keep, flags, c, 2); break;
+        case 3: pb_rewrite_n(p, keep, flags, c, 3); break;
+        case 4: pb_rewrite_n(p, keep, flags, c, 4); break;
+        default: pb_rewrite_n(p, keep, flags, c, n);
+        }
+    }
+
+    /* a bit for each of 64 bytes that has bit `bit` */
+    PB_INLINE uint64_t pb_map_bytes(const uint8_t *p, unsigned bit) {
+        uint64_t map = 0, eight;
+        for (size_t k = 0; k < 64; k += 8) {
+            memcpy(&eight, p + k, 8);
+            map |= (((eight >> bit & 0x0101010101010101ULL) * 0x0102040810204080ULL) >> 56) << k;
+        }
+        return map;
+    }
+
+    /* a bit for each of 64 bytes that differs from the one before it under `mask`; bit 0 is not asked */
+    PB_INLINE uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) {
+        const uint64_t every = 0x0101010101010101ULL;
+        uint64_t map = 0, eight, before = p[0];
+        for (size_t k = 0; k < 64; k += 8) {
+            memcpy(&eight, p + k, 8);
+            before = (eight ^ (eight << 8 | before)) & every * mask;
+            before = (((before & every * 0x7f) + every * 0x7f) | before) >> 7 & every;
+            map |= ((before * 0x0102040810204080ULL) >> 56) << k;
+            before = eight >> 56;
+        }
+        return map;
+    }
+
+    /* the same bit by bit: mask of bits in which any of 64 bytes differs from the first */
+    PB_INLINE uint8_t pb_bytes_vary(const uint8_t *p) {
+        const uint64_t first = 0x0101010101010101ULL * p[0];
+        uint64_t differ = 0, eight;
+        for (size_t k = 0; k < 64; k += 8) {
+            memcpy(&eight, p + k, 8);
+            differ |= eight ^ first;
+        }
+        differ |= differ >> 32;
+        differ |= differ >> 16;
+        return (uint8_t)(differ | differ >> 8);
+    }
+
+    PB_INLINE int pb_popcount(uint64_t map) { return __builtin_popcountll(map); }
+    PB_INLINE unsigned pb_ctz(uint64_t map) { return map ? (unsigned)__builtin_ctzll(map) : 64; }
+    PB_INLINE unsigned pb_top(uint64_t map) { return 63 - (unsigned)__builtin_clzll(map); }
+
+    /* spread bits upward (downward) over the bits that `open` lets them into */
+    PB_INLINE uint64_t pb_spread_up(uint64_t map, uint64_t open) {
+        for (int k = 1; k < 64; k *= 2) {
+            map |= open & map << k;
+            open &= open << k;
+        }
+        return map;
+    }
+
+    PB_INLINE uint64_t pb_spread_down(uint64_t map, uint64_t open) {
+        for (int k = 1; k < 64; k *= 2) {
+            map |= open & map >> k;
+            open &= open >> k;
+        }
+        return map;
+    }
+    """
+    ctypedef struct pb_seen:
+        uint64_t any
+        uint64_t all
+        uint64_t breaks
+
+    ctypedef struct pb_change:
+        uint64_t map
+        uint64_t flags
+
+    uint64_t pb_map_bit(const uint64_t *p, unsigned int bit) noexcept nogil
+    uint64_t pb_map_differs(const uint64_t *p, uint64_t want, uint64_t mask) noexcept nogil
+    uint64_t pb_map_breaks(const uint64_t *p, uint64_t step, uint64_t mask) noexcept nogil
+    pb_seen pb_look(const uint64_t *p, uint64_t step) noexcept nogil
+    void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n) noexcept nogil
+    uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
+    uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil
+    uint8_t pb_bytes_vary(const uint8_t *p) noexcept nogil
+    int pb_popcount(uint64_t map) noexcept nogil
+    unsigned int pb_ctz(uint64_t map) noexcept nogil
+    unsigned int pb_top(uint64_t map) noexcept nogil
+    uint64_t pb_spread_up(uint64_t map, uint64_t open) noexcept nogil
+    uint64_t pb_spread_down(uint64_t map, uint64_t open) noexcept nogil
