@@ -14,6 +14,13 @@ cdef struct pairs:          # run-length [count, value], or ranges [start, size]
     size_t room
     bint oom
 
+# A log of lengths may hold maps instead, to be expanded when it is read: `a` has a bit
+# for each of 64 entries with which a segment begins, the first among them unless one is
+# open; the rest of the last segment follows as LOG_TAIL.
+cdef enum:
+    LOG_MAP = -1
+    LOG_TAIL = -2
+
 # one event of a trace; `kind` is an EV_ number, see pkg/ptebatch/events.py
 cdef packed struct event:
     uint8_t kind
@@ -75,6 +82,29 @@ cdef inline void pairs_run(pairs *p, uint64_t count, uint64_t value) noexcept no
         p.at[p.nr - 1].a += count
     else:
         pairs_add(p, count, value)
+
+
+# a log of lengths without its maps; False: no memory
+cdef inline bint pairs_expand(pairs *to, const pair *at, size_t nr) noexcept nogil:
+    cdef uint64_t bits, open = 0
+    cdef size_t k
+    cdef unsigned int i, last
+    for k in range(nr):
+        if at[k].b == <uint64_t>LOG_MAP:
+            bits, last = at[k].a, 0
+            for i in range(64):
+                if bits >> i & 1:
+                    open += i - last
+                    if open:
+                        pairs_run(to, 1, open)
+                    open, last = 0, i
+            open += 64 - last
+        elif at[k].b == <uint64_t>LOG_TAIL:
+            pairs_run(to, 1, open + at[k].a)
+            open = 0
+        else:
+            pairs_run(to, at[k].a, at[k].b)
+    return not to.oom
 
 
 cdef inline void pairs_clear(pairs *p) noexcept nogil:

@@ -13,7 +13,7 @@ from ..arm64.pte cimport (
     pte_special, pte_t, pte_user_exec, pte_valid, pte_valid_cont, pte_write, pte_young,
 )
 from ..arm64.tlb cimport convert_flush
-from ..base.log cimport pairs, pairs_run
+from ..base.log cimport LOG_MAP, LOG_TAIL, pairs, pairs_add, pairs_run
 from .maps cimport bit_at, continues, cut_to, lanes, last_bit, maps, next_bit
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
 from .words cimport pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_spread_down, pb_spread_up, pb_top
@@ -69,14 +69,47 @@ cdef inline uint64_t count_and(const maps *x, const uint64_t *map, const uint64_
     return sum
 
 
-# segment lengths, into a log
+cdef inline bint worth_a_map(const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
+    cdef int nr = pb_popcount(starts[k])
+    return nr > 1 and nr < 64 and ~x.present[k] == 0
+
+
+# the first entry from i on at which no segment goes on
+cdef inline size_t next_stop(const maps *x, const uint64_t *starts, size_t i) noexcept nogil:
+    cdef size_t k = i // 64
+    cdef uint64_t stop
+    if i >= x.end:
+        return x.end
+    stop = stops(x, starts, k) & ~<uint64_t>0 << (i % 64)
+    while not stop:
+        k += 1
+        if k >= x.words_end:
+            return x.end
+        stop = stops(x, starts, k)
+    return min(x.end, 64 * k + pb_ctz(stop))
+
+
+# Segment lengths, into a log: words with many short ones as they are.
 cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) noexcept nogil:
     cdef size_t k, i, begun = <size_t>-1
     cdef uint64_t bits
+    cdef bint mapped = False
     if to == NULL:
         return
     for k in range(x.word, x.words_end):
         bits = stops(x, starts, k)
+        if worth_a_map(x, starts, k) and (mapped or bits & 1):
+            if begun != <size_t>-1:
+                pairs_run(to, 1, 64 * k - begun)
+            begun = <size_t>-1
+            pairs_add(to, bits, <uint64_t>LOG_MAP)
+            mapped = True
+            continue
+        if mapped:
+            # what is left of the last segment
+            i = next_stop(x, starts, 64 * k)
+            pairs_add(to, i - 64 * k, <uint64_t>LOG_TAIL)
+            mapped = False
         if not ~(starts[k] & x.present[k]):
             if begun != <size_t>-1:
                 pairs_run(to, 1, 64 * k - begun)
@@ -90,6 +123,8 @@ cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) n
                 pairs_run(to, 1, i - begun)
             begun = i if bit_at(x.present, i) else <size_t>-1
     # the stretch may end with a word
+    if mapped:
+        pairs_add(to, 0, <uint64_t>LOG_TAIL)
     if begun != <size_t>-1:
         pairs_run(to, 1, x.end - begun)
 
@@ -129,18 +164,28 @@ cdef inline void read_entry(walk *w, size_t i) noexcept nogil:
 # One ptep_get() for each entry that is not folded and each folded block: what a walk by
 # batches reads, first entries and scans together, without what ends a scan.
 cdef inline void read_all(walk *w, const maps *x) noexcept nogil:
-    cdef uint64_t nr = 0
-    cdef size_t k, i, n = w.t.mmu.m.cont_ptes
+    cdef uint64_t nr = 0, blocks, usual
+    cdef size_t k
     for k in range(x.word, x.words_end):
         nr += pb_popcount((x.present[k] & ~x.cont[k]))
     w.t.mmu.c.ptep_get += nr
     w.t.mmu.c.pte_reads += nr
     if not x.folded:
         return
-    i = next_bit(x.cont, x.first, x.end)
-    while i < x.end:
-        read_entry(w, i)
-        i = next_bit(x.cont, i + n, x.end)
+    nr = 0
+    for k in range(x.word, x.words_end):
+        blocks = x.cont[k] & block_starts(w.t.mmu, k)
+        if w.t.mmu.m.gather_early_exit:
+            # the first entry of most is dirty and young, which is all that there is to know
+            usual = blocks & x.dirty[k] & x.young[k]
+            nr += pb_popcount(usual)
+            blocks &= ~usual
+        while blocks:
+            read_entry(w, entry(k, pb_ctz(blocks)))
+            blocks &= blocks - 1
+    w.t.mmu.c.ptep_get += nr
+    w.t.mmu.c.contpte_ptep_get += nr
+    w.t.mmu.c.pte_reads += 3 * nr
 
 
 # entries of the stretch at which nothing is present
@@ -152,15 +197,23 @@ cdef inline void read_holes(walk *w, const maps *x) noexcept nogil:
 
 # the entry that ends the scan of a batch, unless its folio or the range ends there
 cdef inline void read_ends(walk *w, const maps *x, const uint64_t *starts) noexcept nogil:
-    cdef uint64_t ends
+    cdef uint64_t ends, plain, nr = 0
     cdef size_t k, i
     for k in range(x.word, x.words_end):
         ends = ends_of(x, starts, k) & ~x.last[k]
+        # followed by an entry of the stretch that is not folded: one read
+        plain = ends & (~x.cont[k] >> 1)
+        if 64 * k + 64 > x.end - 1:
+            plain &= lanes(k, 0, x.end - 1)
+        nr += pb_popcount(plain)
+        ends &= ~plain
         while ends:
             i = entry(k, pb_ctz(ends)) + 1
             ends &= ends - 1
             if i < w.end:
                 read_entry(w, i)
+    w.t.mmu.c.ptep_get += nr
+    w.t.mmu.c.pte_reads += nr
 
 
 # scan reads of the folded blocks before each block, summed up
@@ -179,7 +232,7 @@ cdef inline void sum_block_reads(const walk *w, maps *x) noexcept nogil:
 #   c c c c | c c c c        the unit at 2 found the first block unfolded:
 #   - - 2 .   R              it scans to the block's end, and one entry more
 cdef inline void read_again(walk *w, const maps *x, size_t i) noexcept nogil:
-    cdef size_t n = w.t.mmu.m.cont_ptes, end = batch_end(x, i), blocks
+    cdef size_t n = w.t.mmu.m.cont_ptes, end = next_stop(x, x.batch, i + 1), blocks
     cdef uint64_t nr
     if bit_at(x.cont, i):
         if i & (n - 1):
@@ -196,22 +249,6 @@ cdef inline void read_again(walk *w, const maps *x, size_t i) noexcept nogil:
     if end < w.end and not bit_at(x.last, end - 1):
         read_entry(w, end)
 
-
-# where the batch ends that entry i is in
-cdef inline size_t batch_end(const maps *x, size_t i) noexcept nogil:
-    cdef size_t k
-    cdef uint64_t stop
-    i += 1
-    k = i // 64
-    if i >= x.end:
-        return x.end
-    stop = stops(x, x.batch, k) & ~<uint64_t>0 << (i % 64)
-    while not stop:
-        k += 1
-        if k >= x.words_end:
-            return x.end
-        stop = stops(x, x.batch, k)
-    return min(x.end, 64 * k + pb_ctz(stop))
 
 # ---- runs ----
 
@@ -234,8 +271,7 @@ cdef inline void cut_runs(const walk *w, maps *x) noexcept nogil:
             x.runs[k] |= changes & x.present[k]
 
 
-# Units that are started by themselves unfold the folded blocks that they cut: the whole
-# block gets the A/D of its entries. `rescans`: the next unit asks the table again, and
+# Units that are started by themselves unfold the folded blocks that they cut. `rescans`: the next unit asks the table again, and
 # what is left of such a block is a batch of its own:
 #   c c c c | c c c c      unit - - | unit . .  | - - - -
 # Where it would go on into entries that were not folded, the stretch ends before it.
@@ -256,8 +292,6 @@ cdef inline void cut_blocks(const walk *w, maps *x, bint rescans) noexcept nogil
             if rescans and i + n < w.end and not pte_valid_cont(w.t.leaf[i + n]) and continues(w, x, i + n, PTE_CONT):
                 cut_to(x, last_bit(x.batch, i))
                 return
-            spread_block(x.dirty, i, n)
-            spread_block(x.young, i, n)
         i = next_bit(x.cont, i + n, x.end)
 
 
@@ -272,6 +306,18 @@ cdef inline uint64_t joints(const walk *w, const maps *x) noexcept nogil:
         nr += i + n < x.end and bit_at(x.cont, i + n) and bit_at(x.anon, i + n) and not bit_at(x.batch, i + n)
         i = next_bit(x.cut, i + n, x.end)
     return nr
+
+
+# a block that is unfolded has the A/D of all its entries in each
+cdef inline void spread_blocks(const walk *w, maps *x) noexcept nogil:
+    cdef size_t n = w.t.mmu.m.cont_ptes, i
+    if not x.cutting:
+        return
+    i = next_bit(x.cut, x.first, x.end)
+    while i < x.end:
+        spread_block(x.dirty, i, n)
+        spread_block(x.young, i, n)
+        i = next_bit(x.cut, i + n, x.end)
 
 
 cdef inline void spread_block(uint64_t *map, size_t i, size_t n) noexcept nogil:
@@ -293,6 +339,9 @@ cdef inline uint64_t whole_first_blocks(const walk *w, const maps *x, const uint
     cdef uint64_t nr = 0, at
     for k in range(x.word, x.words_end):
         at = starts[k] & block_starts(w.t.mmu, k)
+        if n <= 64:
+            nr += pb_popcount(at & blocks_inside_one(w.t.mmu, x, starts, k))
+            continue
         while at:
             i = entry(k, pb_ctz(at))
             at &= at - 1
@@ -300,15 +349,22 @@ cdef inline uint64_t whole_first_blocks(const walk *w, const maps *x, const uint
     return nr
 
 
-# do the n entries at i, all of them present, lie in one segment?
+# the first entries of the blocks of word k, none larger, that lie in one segment each
+cdef inline uint64_t blocks_inside_one(const mmu_t *mmu, const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
+    cdef uint64_t first = block_starts(mmu, k), cut = (starts[k] & ~first) | ~x.present[k]
+    cdef size_t n = mmu.m.cont_ptes // 2
+    # what cuts a block, at the block's first entry
+    while n:
+        cut |= cut >> n
+        n //= 2
+    return first & ~cut
+
+
+# do the n entries of a block larger than a word, from i on, lie in one segment?
 cdef inline bint inside_one(const maps *x, const uint64_t *starts, size_t i, size_t n) noexcept nogil:
-    cdef uint64_t mask
     cdef size_t k
     if i + n > x.end:
         return False
-    if n <= 64:
-        mask = (~<uint64_t>0 >> (64 - n)) << (i % 64)
-        return (x.present[i // 64] & mask) == mask and not starts[i // 64] & mask & (mask << 1)
     for k in range(i // 64, (i + n) // 64):
         if ~x.present[k] or starts[k] & (~<uint64_t>1 if 64 * k == i else ~<uint64_t>0):
             return False
@@ -440,11 +496,11 @@ cdef inline uint64_t paint_blocks(const walk *w, maps *x, const fresh *f) noexce
     if not paints:
         return 0
     for k in range(x.word, x.words_end):
-        at = x.present[k] & block_starts(w.t.mmu, k)
+        at = blocks_inside_one(w.t.mmu, x, x.runs, k) if n <= 64 else x.present[k] & block_starts(w.t.mmu, k)
         while at:
             i = entry(k, pb_ctz(at))
             at &= at - 1
-            if not inside_one(x, x.runs, i, n) or ((w.t.leaf[i] & pte_addr_mask(shift)) >> shift ^ i) & (n - 1):
+            if (n > 64 and not inside_one(x, x.runs, i, n)) or ((w.t.leaf[i] & pte_addr_mask(shift)) >> shift ^ i) & (n - 1):
                 continue
             painted += not bit_at(x.cont, i)
             if n <= 64:

@@ -22,7 +22,7 @@ from ..arm64.pte cimport (
 from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
 from .seam cimport walk
 from .words cimport (
-    pb_bytes_vary, pb_ctz, pb_look, pb_map_bit, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs, pb_seen, pb_top,
+    pb_bytes_vary, pb_ctz, pb_look, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs, pb_pack, pb_packed, pb_seen, pb_top, pb_unpack,
 )
 
 cdef enum:
@@ -106,13 +106,12 @@ cdef inline size_t last_bit(const uint64_t *map, size_t i) noexcept nogil:
 
 
 # one bit of each entry: looked for only where it varies
-cdef inline uint64_t map_of(const pte_t *p, const pb_seen *seen, bint holes, unsigned int bit) noexcept nogil:
-    if not holes:
-        if seen.all >> bit & 1:
-            return ~<uint64_t>0
-        if not seen.any >> bit & 1:
-            return 0
-    return pb_map_bit(p, bit)
+cdef inline uint64_t map_of(const pb_packed *bits, const pb_seen *seen, unsigned int bit) noexcept nogil:
+    if seen.all >> bit & 1:
+        return ~<uint64_t>0
+    if not seen.any >> bit & 1:
+        return 0
+    return pb_unpack(bits, bit if bit < 16 else bit - 47)
 
 
 # Metadata bytes of 64 entries: where they lie side by side, there, else gathered in
@@ -147,7 +146,7 @@ cdef inline const uint8_t *page_bytes(
     return room
 
 
-# Where folios end: `breaks` are entries that do not follow on the one before. `bad`: the
+# Where folios end: `breaks` are entries whose page does not follow on the one before. `bad`: the
 # metadata of a folio's pages ends before the folio does.
 cdef inline uint64_t folio_ends(
         const mmu_t *mmu, const pte_t *p, const uint8_t *bytes, uint64_t present, uint64_t single, uint64_t breaks,
@@ -186,12 +185,13 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     cdef unsigned int shift = mmu.m.page_shift
     cdef uint64_t page = <uint64_t>1 << shift, address = pte_addr_mask(shift), kind = class_bits(mmu)
     cdef uint64_t norm = ~(PTE_AF | PTE_DIRTY | PTE_RDONLY)
-    cdef uint64_t within = lanes(k, x.first, range_end), present, bad = 0, breaks, wr, ro, sw, ends, single
+    cdef uint64_t within = lanes(k, x.first, range_end), present, bad = 0, breaks, wr, ro, sw, ends, single, elsewhere
     cdef pte_t[64] copy
     cdef uint8_t[64] room
     cdef const uint8_t *bytes
     cdef const pte_t *p = w.t.leaf + 64 * k
     cdef pb_seen seen
+    cdef pb_packed bits
     cdef bint more = True, holes, row
     cdef uint8_t differ
     cdef uint64_t last
@@ -217,9 +217,11 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     if holes:
         present = pb_map_differs(p, 0, ~<uint64_t>0)
         stretch_ends(x, k, pb_map_differs(p, x.flags, kind), &present, &more)
-    wr = map_of(p, &seen, holes, WRITE_BIT)
-    ro = map_of(p, &seen, holes, RDONLY_BIT)
-    sw = map_of(p, &seen, holes, DIRTY_BIT)
+    if (seen.any & ~seen.all) & (PTE_AF | PTE_DIRTY | PTE_RDONLY | PTE_WRITE | PTE_CONT):
+        pb_pack(&bits, p, PTE_AF | PTE_RDONLY, PTE_DIRTY | PTE_WRITE | PTE_CONT)
+    wr = map_of(&bits, &seen, WRITE_BIT)
+    ro = map_of(&bits, &seen, RDONLY_BIT)
+    sw = map_of(&bits, &seen, DIRTY_BIT)
     # no entry of the kernel's: neither WRITE nor RDONLY, or dirty twice and read-only
     stretch_ends(x, k, (~wr & ~ro) | (wr & ro & sw), &present, &more)
     row = not holes and not seen.breaks & address
@@ -238,7 +240,11 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     else:
         single = present & ~(pb_map_bytes(bytes, 0) | pb_map_bytes(bytes, 1) | pb_map_bytes(bytes, 2) | pb_map_bytes(bytes, 3))
     bad = 0
-    ends = folio_ends(mmu, p, bytes, present, single, breaks, &bad)
+    elsewhere = 0
+    if not row:
+        # of the breaks, those that are not flags only
+        elsewhere = pb_map_breaks(p, page, address) if seen.breaks & norm & ~address else breaks
+    ends = folio_ends(mmu, p, bytes, present, single, elsewhere, &bad)
     stretch_ends(x, k, bad, &present, &more)
     x.present[k] = present
     x.last[k] = ends
@@ -247,10 +253,10 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     x.exclusive[k] = present & pb_map_bytes(bytes, EXCLUSIVE_BIT)
     x.write[k] = wr & present
     x.dirty[k] = (sw | (wr & ~ro)) & present
-    x.young[k] = map_of(p, &seen, holes, AF_BIT) & present
+    x.young[k] = map_of(&bits, &seen, AF_BIT) & present
     x.cont[k] = 0
     if mmu.m.contpte and pte_valid(x.flags):
-        x.cont[k] = map_of(p, &seen, holes, CONT_BIT) & present
+        x.cont[k] = map_of(&bits, &seen, CONT_BIT) & present
         x.folded |= x.cont[k] != 0
     x.batch[k] = present & (breaks | ends << 1 | (x.last[k - 1] >> 63 if k > x.word else 0))
     if 64 * k <= x.first:
@@ -258,12 +264,12 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     # one folio, two orders: no metadata of the kernel's
     bad = 0
     if differ & (PG_ORDER_MASK | PG_ANON):
-        bad = pb_map_byte_breaks(bytes, PG_ORDER_MASK | PG_ANON) & ~<uint64_t>1
+        bad = pb_map_byte_breaks(bytes, PG_ORDER_MASK | PG_ANON) & ~(elsewhere | ends << 1 | 1)
     if k > x.word and not x.batch[k] & 1 and present & 1:
         last = (w.t.leaf[64 * k - 1] & address) >> shift
         if (mmu.pages[last - mmu.pfn_base] ^ bytes[0]) & (PG_ORDER_MASK | PG_ANON):
             bad |= 1
-    bad &= present & ~x.batch[k]
+    bad &= present
     if bad:
         stretch_ends(x, k, bad, &present, &more)
     return more

@@ -10,7 +10,7 @@ from libc.stdint cimport uint64_t
 
 from .formula cimport (
     commit_runs, count, count_and, cut_blocks, cut_runs, fresh, fresh_of, joints, log_lengths, read_again, read_all, read_ends,
-    read_holes, start_segments, sum_block_reads,
+    read_holes, spread_blocks, start_segments, sum_block_reads,
 )
 from .maps cimport maps, maps_read, next_bit
 from .seam cimport walk
@@ -79,6 +79,7 @@ cdef void own_units(walk *w, maps *x, bint rescans) noexcept nogil:
     w.t.mmu.c.n_subs += nr
     log_lengths(x, x.runs, w.t.mmu.batches)
     log_lengths(x, x.runs, w.t.mmu.subs)
+    spread_blocks(w, x)
     start_segments(w, x, x.runs)
     if f.asks:
         w.t.mmu.c.writable_checks += nr
@@ -109,6 +110,7 @@ cdef void each_entry(walk *w, maps *x) noexcept nogil:
         folded -= folded // w.t.mmu.m.cont_ptes
         w.t.mmu.c.ptep_get += folded
         w.t.mmu.c.pte_reads += folded
+    spread_blocks(w, x)
     start_segments(w, x, x.runs)
     if f.asks:
         w.t.mmu.c.writable_checks += nr

@@ -16,13 +16,32 @@ cdef extern from *:
         return map;
     }
 
-    /* a bit for each word that has bit `bit` */
-    static uint64_t pb_map_bit(const uint64_t *p, unsigned bit) {
-        pb_vec acc = pb_all(0);
-    #pragma GCC unroll 4
-        for (size_t k = 0; k < 64; k += PB_W)
-            acc = (acc >> PB_W) | ((PB_AT(p, k) << (63 - bit)) & pb_all(PB_TOP));
-        return pb_map_of(acc);
+    /* Maps of several bits at once. A word's bits of `low`, which lie below bit 16, and those
+       of `high`, from bit 47 on, share sixteen: four words fit in one. Word 16h + W*g + lane is
+       in sixteen h of the lane of vector g, so that with g and the lane the bits fall in place. */
+    #define PB_PACKS (16 / PB_W)
+    typedef struct { pb_vec at[PB_PACKS]; } pb_packed;
+
+    PB_INLINE void pb_pack(pb_packed *to, const uint64_t *p, uint64_t low, uint64_t high) {
+        for (int g = 0; g < PB_PACKS; g++) {
+            pb_vec four = pb_all(0);
+            for (int h = 0; h < 4; h++) {
+                const pb_vec v = PB_AT(p, 16 * h + PB_W * g);
+                four |= ((v & low) | (v >> 47 & high >> 47)) << 16 * h;
+            }
+            to->at[g] = four;
+        }
+    }
+
+    /* the map of one packed bit: `bit` below 16, or less 47 */
+    PB_INLINE uint64_t pb_unpack(const pb_packed *from, unsigned bit) {
+        pb_vec map = pb_all(0);
+        uint64_t all = 0;
+        for (int g = 0; g < PB_PACKS; g++)
+            map |= (from->at[g] >> bit & 0x0001000100010001ULL) << PB_W * g;
+        for (int lane = 0; lane < PB_W; lane++)
+            all |= map[lane] << lane;
+        return all;
     }
 
     /* a bit for each word that differs from `want` under `mask` */
@@ -166,6 +185,9 @@ cdef extern from *:
         return map;
     }
     """
+    ctypedef struct pb_packed:
+        pass
+
     ctypedef struct pb_seen:
         uint64_t any
         uint64_t all
@@ -175,7 +197,8 @@ cdef extern from *:
         uint64_t map
         uint64_t flags
 
-    uint64_t pb_map_bit(const uint64_t *p, unsigned int bit) noexcept nogil
+    void pb_pack(pb_packed *to, const uint64_t *p, uint64_t low, uint64_t high) noexcept nogil
+    uint64_t pb_unpack(const pb_packed *source, unsigned int bit) noexcept nogil
     uint64_t pb_map_differs(const uint64_t *p, uint64_t want, uint64_t mask) noexcept nogil
     uint64_t pb_map_breaks(const uint64_t *p, uint64_t step, uint64_t mask) noexcept nogil
     pb_seen pb_look(const uint64_t *p, uint64_t step) noexcept nogil

@@ -1,8 +1,10 @@
 # cython: language_level=3
 """`Result`: the counters and logs of one call. Forms for people: ptebatch.report."""
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 
 from ..base.counters cimport nr_counters
+from ..base.log cimport pair, pairs, pairs_expand, pairs_free
 
 import numpy as np
 
@@ -22,6 +24,20 @@ NOT_MODELLED = (
 # logs are kept as they lie in memory: most results are never asked for them
 def _rows(bytes log):
     return np.frombuffer(log, dtype=np.uint64).reshape(-1, 2).tolist()
+
+
+# a log of lengths, in which maps may stand for some
+def _lengths(bytes log):
+    cdef pairs whole
+    cdef bytes expanded
+    memset(&whole, 0, sizeof(pairs))
+    try:
+        if not pairs_expand(&whole, <const pair *><const char *>log, len(log) // sizeof(pair)):
+            raise MemoryError("the log of batches did not fit in memory; call with record=False")
+        expanded = (<const char *>whole.at)[:whole.nr * sizeof(pair)] if whole.nr else b""
+    finally:
+        pairs_free(&whole)
+    return _rows(expanded)
 
 
 cdef class Result:
@@ -75,12 +91,12 @@ cdef class Result:
     @property
     def batches(self):
         """Batches in order, as runs ``[count, nr_ptes]``."""
-        return _rows(self._batches)
+        return _lengths(self._batches)
 
     @property
     def subs(self):
         """Commits of batched designs in order, as runs ``[count, nr_ptes]``."""
-        return _rows(self._subs)
+        return _lengths(self._subs)
 
     @property
     def flushes(self):
