@@ -78,11 +78,11 @@ def folios(layout: str, nr: int, *, exclusive: str = "uniform", seed: int = 1) -
     return {"order": order, "heads": heads, "exclusive": mask}
 
 
-def place(length: int, how: dict[str, Any], machine: Machine | None = None) -> World:
-    """Make the address space and map it: the part whose speed is of interest."""
+def place(length: int, how: dict[str, Any], machine: Machine | None = None, *, frames: int = 0) -> World:
+    """Make the address space and map it: the part whose speed is of interest. `frames`: of its memory, if more than mapped."""
     machine = machine or Machine()
     nr = length >> machine.page_shift
-    mm = MM(machine, nr_pages=nr, pfn_base=PFN_BASE)
+    mm = MM(machine, nr_pages=max(nr, frames), pfn_base=PFN_BASE)
     mm.mmap(START, length, 3)
     mm.map_folios(START, nr, **how)
     return World(mm, START, length)

@@ -15,11 +15,12 @@ cdef struct pairs:          # run-length [count, value], or ranges [start, size]
     bint oom
 
 # A log of lengths may hold maps instead, to be expanded when it is read: `a` has a bit
-# for each of 64 entries with which a segment begins, the first among them unless one is
-# open; the rest of the last segment follows as LOG_TAIL.
+# for each of 64 entries with which a segment begins. Where not all are present, a map of
+# those that are stands before it; what is left of the last segment follows as LOG_TAIL.
 cdef enum:
     LOG_MAP = -1
     LOG_TAIL = -2
+    LOG_PRESENT = -3
 
 # one event of a trace; `kind` is an EV_ number, see pkg/ptebatch/events.py
 cdef packed struct event:
@@ -86,21 +87,22 @@ cdef inline void pairs_run(pairs *p, uint64_t count, uint64_t value) noexcept no
 
 # a log of lengths without its maps; False: no memory
 cdef inline bint pairs_expand(pairs *to, const pair *at, size_t nr) noexcept nogil:
-    cdef uint64_t bits, open = 0
+    cdef uint64_t open = 0, present = ~<uint64_t>0
     cdef size_t k
-    cdef unsigned int i, last
+    cdef unsigned int i
     for k in range(nr):
-        if at[k].b == <uint64_t>LOG_MAP:
-            bits, last = at[k].a, 0
+        if at[k].b == <uint64_t>LOG_PRESENT:
+            present = at[k].a
+        elif at[k].b == <uint64_t>LOG_MAP:
             for i in range(64):
-                if bits >> i & 1:
-                    open += i - last
-                    if open:
-                        pairs_run(to, 1, open)
-                    open, last = 0, i
-            open += 64 - last
+                if open and (at[k].a >> i & 1 or not present >> i & 1):
+                    pairs_run(to, 1, open)
+                    open = 0
+                open += present >> i & 1
+            present = ~<uint64_t>0
         elif at[k].b == <uint64_t>LOG_TAIL:
-            pairs_run(to, 1, open + at[k].a)
+            if open + at[k].a:
+                pairs_run(to, 1, open + at[k].a)
             open = 0
         else:
             pairs_run(to, at[k].a, at[k].b)

@@ -13,10 +13,10 @@ from ..arm64.pte cimport (
     pte_special, pte_t, pte_user_exec, pte_valid, pte_valid_cont, pte_write, pte_young,
 )
 from ..arm64.tlb cimport convert_flush
-from ..base.log cimport LOG_MAP, LOG_TAIL, pairs, pairs_add, pairs_run
+from ..base.log cimport LOG_MAP, LOG_PRESENT, LOG_TAIL, pairs, pairs_add, pairs_run
 from .maps cimport bit_at, continues, cut_to, lanes, last_bit, maps, next_bit
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
-from .words cimport pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_spread_down, pb_spread_up, pb_top
+from .words cimport pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_rewrite_some, pb_spread_down, pb_spread_up, pb_top
 
 # entry i of word k: an index in the table
 cdef inline size_t entry(size_t k, unsigned int i) noexcept nogil:
@@ -69,11 +69,6 @@ cdef inline uint64_t count_and(const maps *x, const uint64_t *map, const uint64_
     return sum
 
 
-cdef inline bint worth_a_map(const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
-    cdef int nr = pb_popcount(starts[k])
-    return nr > 1 and nr < 64 and ~x.present[k] == 0
-
-
 # the first entry from i on at which no segment goes on
 cdef inline size_t next_stop(const maps *x, const uint64_t *starts, size_t i) noexcept nogil:
     cdef size_t k = i // 64
@@ -89,33 +84,38 @@ cdef inline size_t next_stop(const maps *x, const uint64_t *starts, size_t i) no
     return min(x.end, 64 * k + pb_ctz(stop))
 
 
-# Segment lengths, into a log: words with many short ones as they are.
+# Segment lengths, into a log: words in which more than one begins as they are.
 cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) noexcept nogil:
     cdef size_t k, i, begun = <size_t>-1
-    cdef uint64_t bits
+    cdef uint64_t bits, ones = 0
     cdef bint mapped = False
     if to == NULL:
         return
     for k in range(x.word, x.words_end):
         bits = stops(x, starts, k)
-        if worth_a_map(x, starts, k) and (mapped or bits & 1):
+        if not ~starts[k] and (mapped or ones or begun == <size_t>-1):
+            # nothing but single entries: the last of them may be longer
+            if mapped:
+                pairs_add(to, 0, <uint64_t>LOG_TAIL)
+            mapped = False
+            ones += 64
+            continue
+        if ones:
+            pairs_run(to, ones - 1, 1)
+            begun, ones = 64 * k - 1, 0
+        if starts[k] & (starts[k] - 1) and (mapped or bits & 1):
             if begun != <size_t>-1:
                 pairs_run(to, 1, 64 * k - begun)
             begun = <size_t>-1
-            pairs_add(to, bits, <uint64_t>LOG_MAP)
+            if ~x.present[k]:
+                pairs_add(to, x.present[k], <uint64_t>LOG_PRESENT)
+            pairs_add(to, starts[k], <uint64_t>LOG_MAP)
             mapped = True
             continue
         if mapped:
             # what is left of the last segment
-            i = next_stop(x, starts, 64 * k)
-            pairs_add(to, i - 64 * k, <uint64_t>LOG_TAIL)
+            pairs_add(to, next_stop(x, starts, 64 * k) - 64 * k, <uint64_t>LOG_TAIL)
             mapped = False
-        if not ~(starts[k] & x.present[k]):
-            if begun != <size_t>-1:
-                pairs_run(to, 1, 64 * k - begun)
-            pairs_run(to, 63, 1)
-            begun = 64 * k + 63
-            continue
         while bits:
             i = entry(k, pb_ctz(bits))
             bits &= bits - 1
@@ -123,6 +123,8 @@ cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) n
                 pairs_run(to, 1, i - begun)
             begun = i if bit_at(x.present, i) else <size_t>-1
     # the stretch may end with a word
+    if ones:
+        pairs_run(to, ones, 1)
     if mapped:
         pairs_add(to, 0, <uint64_t>LOG_TAIL)
     if begun != <size_t>-1:
@@ -426,12 +428,14 @@ cdef inline void spread(const maps *x, const uint64_t *starts, uint64_t *map) no
         return
     for k in range(x.word, x.words_end):
         open = ~stops(x, starts, k)
-        map[k] = pb_spread_up(map[k] | (carry & open & 1), open)
+        if open:
+            map[k] = pb_spread_up(map[k] | (carry & open & 1), open)
         carry = map[k] >> 63
     carry = 0
     for k in range(x.words_end, x.word, -1):
         open = x.present[k - 1] & ~ends_of(x, starts, k - 1)
-        map[k - 1] = pb_spread_down(map[k - 1] | (carry << 63 & open), open)
+        if open:
+            map[k - 1] = pb_spread_down(map[k - 1] | (carry << 63 & open), open)
         carry = map[k - 1] & 1
 
 
@@ -554,6 +558,9 @@ cdef inline void rewrite(walk *w, maps *x, const fresh *f) noexcept nogil:
         if not ~x.present[k]:
             pb_rewrite(p, keep, flags, c, n)
             continue
+        if w.t.mmu.m.ptrs_per_pte >= 64:
+            pb_rewrite_some(p, keep, flags, c, n, x.present[k])
+            continue
         map = x.present[k]
         while map:
             i = pb_ctz(map)
@@ -605,7 +612,7 @@ cdef inline void gather_runs(walk *w, const maps *x, const fresh *f) noexcept no
 # whose A/D was gathered.
 cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const fresh *f) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
-    cdef uint64_t runs = count(x, x.runs), single = 0, events, ones
+    cdef uint64_t runs = count(x, x.runs), single = 0, events, ones, tries
     cdef size_t k, i
     spread(x, starts, x.dirty)
     spread(x, starts, x.young)
@@ -622,6 +629,13 @@ cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const fre
     for k in range(x.word, x.words_end):
         ones = alone(x, x.runs, k)
         events = ones & block_ends(mmu, k) if pte_valid(f.flags) else 0
+        tries = events & x.single[k]
+        events &= ~tries
+        while tries:
+            # no folio of one page covers a block: nothing is read
+            i = entry(k, pb_ctz(tries))
+            tries &= tries - 1
+            mmu.c.fold_tries += (pte_pfn(w.t.leaf[i], mmu.m.page_shift) & (mmu.m.cont_ptes - 1)) == mmu.m.cont_ptes - 1
         if x.cutting:
             events |= x.cut[k]
         while events:

@@ -22,7 +22,8 @@ from ..arm64.pte cimport (
 from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
 from .seam cimport walk
 from .words cimport (
-    pb_bytes_vary, pb_ctz, pb_look, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs, pb_pack, pb_packed, pb_seen, pb_top, pb_unpack,
+    pb_bytes_vary, pb_ctz, pb_look, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
+    pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_top, pb_unpack,
 )
 
 cdef enum:
@@ -114,35 +115,37 @@ cdef inline uint64_t map_of(const pb_packed *bits, const pb_seen *seen, unsigned
     return pb_unpack(bits, bit if bit < 16 else bit - 47)
 
 
-# Metadata bytes of 64 entries: where they lie side by side, there, else gathered in
-# `room`. `bad`: an entry's page has none.
+# Metadata bytes of 64 entries: where their pages lie side by side, there, else gathered
+# in `room`, run by run or one by one. `breaks` are entries whose page does not follow on
+# the one before; `bad`: an entry's page has no metadata.
 cdef inline const uint8_t *page_bytes(
-        const mmu_t *mmu, const pte_t *p, uint64_t present, bint row, uint8_t *room, uint64_t *bad) noexcept nogil:
-    cdef unsigned int shift = mmu.m.page_shift, i
+        const mmu_t *mmu, const pte_t *p, uint64_t present, uint64_t breaks, uint8_t *room, uint64_t *bad) noexcept nogil:
+    cdef unsigned int shift = mmu.m.page_shift, i = pb_ctz(present)
     cdef uint64_t mask = pte_addr_mask(shift), base = mmu.pfn_base, at
+    cdef bint inside
     bad[0] = 0
-    if row:
-        at = ((p[0] & mask) >> shift) - base
-        if at < mmu.nr_pages and at + 64 <= mmu.nr_pages:
+    # all in a row, as far as they are present; its first may not be
+    at = ((p[i] & mask) >> shift) - base - i
+    if at < mmu.nr_pages and at + 64 <= mmu.nr_pages:
+        if not breaks or not pb_map_off_row(p, (base + at) << shift, <uint64_t>1 << shift, mask) & present:
             return mmu.pages + at
-    if not ~present:
-        for i in range(64):
+    if pb_popcount(breaks) <= 24:
+        # a run and what lies behind it; the next run's go over that
+        breaks = (breaks | <uint64_t>1 << i) & present
+        while breaks:
+            i = pb_ctz(breaks)
             at = ((p[i] & mask) >> shift) - base
-            if at < mmu.nr_pages:
-                room[i] = mmu.pages[at]
-            else:
-                room[i] = 0
-                bad[0] |= <uint64_t>1 << i
-        return room
-    memset(room, 0, 64)
-    while present:
-        i = pb_ctz(present)
-        present &= present - 1
+            if at >= mmu.nr_pages or at + 64 > mmu.nr_pages:
+                break
+            memcpy(room + i, mmu.pages + at, 64)
+            breaks &= breaks - 1
+        if not breaks:
+            return room
+    for i in range(64):
         at = ((p[i] & mask) >> shift) - base
-        if at < mmu.nr_pages:
-            room[i] = mmu.pages[at]
-        else:
-            bad[0] |= <uint64_t>1 << i
+        inside = at < mmu.nr_pages
+        room[i] = mmu.pages[at if inside else 0]
+        bad[0] |= <uint64_t>(not inside) << i
     return room
 
 
@@ -187,12 +190,12 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     cdef uint64_t norm = ~(PTE_AF | PTE_DIRTY | PTE_RDONLY)
     cdef uint64_t within = lanes(k, x.first, range_end), present, bad = 0, breaks, wr, ro, sw, ends, single, elsewhere
     cdef pte_t[64] copy
-    cdef uint8_t[64] room
+    cdef uint8_t[128] room
     cdef const uint8_t *bytes
     cdef const pte_t *p = w.t.leaf + 64 * k
     cdef pb_seen seen
     cdef pb_packed bits
-    cdef bint more = True, holes, row
+    cdef bint more = True, holes
     cdef uint8_t differ
     cdef uint64_t last
     cdef unsigned int i
@@ -224,27 +227,27 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     sw = map_of(&bits, &seen, DIRTY_BIT)
     # no entry of the kernel's: neither WRITE nor RDONLY, or dirty twice and read-only
     stretch_ends(x, k, (~wr & ~ro) | (wr & ro & sw), &present, &more)
-    row = not holes and not seen.breaks & address
-    bytes = page_bytes(mmu, p, present, row, room, &bad)
+    elsewhere = 0
+    if holes or seen.breaks & address:
+        elsewhere = pb_map_breaks(p, page, address)
+    bytes = page_bytes(mmu, p, present, elsewhere, room, &bad)
     stretch_ends(x, k, bad, &present, &more)
     if not present:
         clear_word(x, k)
         return more
-    breaks = pb_map_breaks(p, page, norm) if holes or seen.breaks & norm else 0
-    breaks &= ~<uint64_t>1
-    if k == x.word or ((w.t.leaf[64 * k - 1] + page) ^ p[0]) & norm:
-        breaks |= 1
     differ = pb_bytes_vary(bytes)
     if not differ & PG_ORDER_MASK:
         single = 0 if bytes[0] & PG_ORDER_MASK else present
     else:
         single = present & ~(pb_map_bytes(bytes, 0) | pb_map_bytes(bytes, 1) | pb_map_bytes(bytes, 2) | pb_map_bytes(bytes, 3))
+    # pages of one folio may differ in flags: such an entry begins a batch, too
+    breaks = elsewhere
+    if single != present and (holes or seen.breaks & norm & ~address):
+        breaks = pb_map_breaks(p, page, norm)
+    if k == x.word or ((w.t.leaf[64 * k - 1] + page) ^ p[0]) & norm:
+        breaks |= 1
     bad = 0
-    elsewhere = 0
-    if not row:
-        # of the breaks, those that are not flags only
-        elsewhere = pb_map_breaks(p, page, address) if seen.breaks & norm & ~address else breaks
-    ends = folio_ends(mmu, p, bytes, present, single, elsewhere, &bad)
+    ends = folio_ends(mmu, p, bytes, present, single, elsewhere, &bad) if single != present else single
     stretch_ends(x, k, bad, &present, &more)
     x.present[k] = present
     x.last[k] = ends

@@ -15,7 +15,7 @@ from ..arm64.mmu cimport addr_of, mmu_gather, mmu_t, page_of
 from ..arm64.pte cimport PTE_CONT, PTE_SPECIAL, PTE_VALID, pte_addr_mask, pte_present, pte_t
 from ..arm64.tlb cimport tlb_gather_mmu
 from ..base.counters cimport counters, nr_counters
-from ..base.log cimport pairs, pairs_add, pairs_clear, pairs_free, pairs_run
+from ..base.log cimport LOG_PRESENT, pairs, pairs_add, pairs_clear, pairs_expand, pairs_free, pairs_run
 from ..base.page_flags cimport PG_ORDER_MASK
 from .maps cimport maps, maps_new
 from .seam cimport strategy, walk
@@ -187,6 +187,15 @@ cdef inline void memo_copy_in(const walk *w, memo *m, size_t nr) noexcept nogil:
         to[i] = p[i] - base
 
 
+# are all pages of the unit such as a folio has? Else a batch may leave it
+cdef inline bint one_order(const memo *m) noexcept nogil:
+    cdef uint8_t differ = 0
+    cdef size_t i
+    for i in range(m.nr):
+        differ |= m.bytes[i] ^ m.bytes[0]
+    return m.nr > 1 and not differ & PG_ORDER_MASK
+
+
 cdef inline void memo_copy_out(const walk *w, memo *m, size_t first) noexcept nogil:
     cdef unsigned int shift = w.t.mmu.m.page_shift
     cdef const pte_t *p = w.t.leaf + first
@@ -215,6 +224,20 @@ cdef inline void memo_pend(walk *w, memo *m, uint64_t addr, uint64_t entries) no
     if m.pending == 0:
         m.pending_addr = addr
     m.pending += entries
+
+
+# a unit's log is repeated: without maps
+cdef inline void plain_log(pairs *p) noexcept nogil:
+    cdef pairs whole
+    cdef size_t i = 0
+    while i < p.nr and p.at[i].b < <uint64_t>LOG_PRESENT:
+        i += 1
+    if i == p.nr:
+        return
+    memset(&whole, 0, sizeof(pairs))
+    pairs_expand(&whole, p.at, p.nr)
+    pairs_free(p)
+    p[0] = whole
 
 
 # before a unit is run: its counts and logs start from zero, the call's are put aside
@@ -299,6 +322,8 @@ cdef inline void memo_end(walk *w, memo *m, const aside *a, size_t first) noexce
     m.gather_hi = mmu.tlb.end - addr
     for i in range(m.flushes.nr):
         m.flushes.at[i].a -= addr
+    plain_log(&m.batches)
+    plain_log(&m.subs)
     mmu.c = a.c
     mmu.tlb = a.tlb
     mmu.batches, mmu.subs, mmu.flushes = a.batches, a.subs, a.flushes

@@ -127,6 +127,28 @@ cdef extern from *:
         }
     }
 
+    /* the same of the words in `some`; the others stay */
+    static void pb_rewrite_some(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) {
+        for (size_t k = 0; k < 64; k += PB_W) {
+            const pb_vec old = PB_AT(p, k);
+            pb_vec v = (old & keep) | flags;
+            for (int j = 0; j < n; j++)
+                v ^= pb_where(c[j].map, k, c[j].flags);
+            PB_AT(p, k) = old ^ ((old ^ v) & pb_where(some, k, ~0ULL));
+        }
+    }
+
+    /* a bit for each word that is not `first` plus as many steps as it stands behind it, under `mask` */
+    static uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) {
+        pb_vec acc = pb_all(0), want = pb_ramp(first, step);
+    #pragma GCC unroll 4
+        for (size_t k = 0; k < 64; k += PB_W) {
+            acc = (acc >> PB_W) | ((pb_vec)(((PB_AT(p, k) ^ want) & mask) != 0) & pb_all(PB_TOP));
+            want += PB_W * step;
+        }
+        return pb_map_of(acc);
+    }
+
     /* a bit for each of 64 bytes that has bit `bit` */
     PB_INLINE uint64_t pb_map_bytes(const uint8_t *p, unsigned bit) {
         uint64_t map = 0, eight;
@@ -203,6 +225,8 @@ cdef extern from *:
     uint64_t pb_map_breaks(const uint64_t *p, uint64_t step, uint64_t mask) noexcept nogil
     pb_seen pb_look(const uint64_t *p, uint64_t step) noexcept nogil
     void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n) noexcept nogil
+    void pb_rewrite_some(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
+    uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) noexcept nogil
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
     uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil
     uint8_t pb_bytes_vary(const uint8_t *p) noexcept nogil

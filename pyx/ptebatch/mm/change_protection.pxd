@@ -12,7 +12,7 @@ from ..base.log cimport EV_LOCK, EV_UNLOCK
 from ..base.page_flags cimport PG_NUMA_SKIP
 from ..base.vm_flags cimport MM_CP_PROT_NUMA, MM_CP_UFFD_WP, MM_CP_UFFD_WP_RESOLVE
 from ..batch.folio_batch cimport folio_pte_batch_flags
-from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_start, memo_wanted
+from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_start, memo_wanted, one_order
 from ..batch.seam cimport STRATEGY_LOOKUP, STRATEGY_PURE, max_nr, strategy, walk
 from .mm_struct cimport mm_struct
 from .softleaf cimport change_none_pte, change_softleaf_pte
@@ -67,10 +67,14 @@ cdef inline void change_one(walk *w, const strategy *s) noexcept nogil:
 
 # run the unit of nr entries at w.idx and remember what it did
 cdef inline void learn(walk *w, const strategy *s, memo *m, size_t nr) noexcept nogil:
-    cdef size_t first = w.idx
+    cdef size_t first = w.idx, end = w.end
     cdef aside a
     memo_copy_in(w, m, nr)
     memo_begin(w, m, &a)
+    if m.formula and one_order(m):
+        w.end = first + nr
+        m.regular(w, m.maps, m.formula)
+        w.end = end
     while w.idx < first + nr and not w.failed:
         change_one(w, s)
     memo_end(w, m, &a, first)
