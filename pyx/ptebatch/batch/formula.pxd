@@ -35,22 +35,16 @@ cdef inline uint64_t ends_of(const maps *x, const uint64_t *starts, size_t k) no
 
 
 # bit i: entry i is the first (last) of a contpte block
-cdef inline uint64_t block_starts(const mmu_t *mmu, size_t k) noexcept nogil:
-    cdef size_t n = mmu.m.cont_ptes, i = 0
-    cdef uint64_t map = 0
-    if n >= 64:
-        return 0 if 64 * k & (n - 1) else 1
-    while i < 64:
-        map |= <uint64_t>1 << i
-        i += n
-    return map
+cdef inline uint64_t block_starts(const mmu_t *mmu, const maps *x, size_t k) noexcept nogil:
+    if x.blocks:
+        return x.blocks
+    return 0 if 64 * k & (mmu.m.cont_ptes - 1) else 1
 
 
-cdef inline uint64_t block_ends(const mmu_t *mmu, size_t k) noexcept nogil:
-    cdef size_t n = mmu.m.cont_ptes
-    if n >= 64:
-        return 0 if 64 * (k + 1) & (n - 1) else <uint64_t>1 << 63
-    return block_starts(mmu, k) << (n - 1)
+cdef inline uint64_t block_ends(const mmu_t *mmu, const maps *x, size_t k) noexcept nogil:
+    if x.blocks:
+        return x.blocks << (mmu.m.cont_ptes - 1)
+    return 0 if 64 * (k + 1) & (mmu.m.cont_ptes - 1) else <uint64_t>1 << 63
 
 
 cdef inline uint64_t count(const maps *x, const uint64_t *map) noexcept nogil:
@@ -176,7 +170,7 @@ cdef inline void read_all(walk *w, const maps *x) noexcept nogil:
         return
     nr = 0
     for k in range(x.word, x.words_end):
-        blocks = x.cont[k] & block_starts(w.t.mmu, k)
+        blocks = x.cont[k] & block_starts(w.t.mmu, x, k)
         if w.t.mmu.m.gather_early_exit:
             # the first entry of most is dirty and young, which is all that there is to know
             usual = blocks & x.dirty[k] & x.young[k]
@@ -340,7 +334,7 @@ cdef inline uint64_t whole_first_blocks(const walk *w, const maps *x, const uint
     cdef size_t n = w.t.mmu.m.cont_ptes, k, i
     cdef uint64_t nr = 0, at
     for k in range(x.word, x.words_end):
-        at = starts[k] & block_starts(w.t.mmu, k)
+        at = starts[k] & block_starts(w.t.mmu, x, k)
         if n <= 64:
             nr += pb_popcount(at & blocks_inside_one(w.t.mmu, x, starts, k))
             continue
@@ -353,7 +347,7 @@ cdef inline uint64_t whole_first_blocks(const walk *w, const maps *x, const uint
 
 # the first entries of the blocks of word k, none larger, that lie in one segment each
 cdef inline uint64_t blocks_inside_one(const mmu_t *mmu, const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
-    cdef uint64_t first = block_starts(mmu, k), cut = (starts[k] & ~first) | ~x.present[k]
+    cdef uint64_t first = block_starts(mmu, x, k), cut = (starts[k] & ~first) | ~x.present[k]
     cdef size_t n = mmu.m.cont_ptes // 2
     # what cuts a block, at the block's first entry
     while n:
@@ -383,7 +377,7 @@ cdef inline void start_segments(walk *w, const maps *x, const uint64_t *starts) 
         ones = starts[k] & ends
         nr += pb_popcount(starts[k])
         single += pb_popcount(ones)
-        odd_end += pb_popcount(ends & ~ones & ~block_ends(mmu, k))
+        odd_end += pb_popcount(ends & ~ones & ~block_ends(mmu, x, k))
     mmu.c.prot_start += nr
     mmu.c.pte_xchg += count(x, x.present)
     if not mmu.m.contpte:
@@ -500,7 +494,7 @@ cdef inline uint64_t paint_blocks(const walk *w, maps *x, const fresh *f) noexce
     if not paints:
         return 0
     for k in range(x.word, x.words_end):
-        at = blocks_inside_one(w.t.mmu, x, x.runs, k) if n <= 64 else x.present[k] & block_starts(w.t.mmu, k)
+        at = blocks_inside_one(w.t.mmu, x, x.runs, k) if n <= 64 else x.present[k] & block_starts(w.t.mmu, x, k)
         while at:
             i = entry(k, pb_ctz(at))
             at &= at - 1
@@ -529,7 +523,7 @@ cdef inline void store_runs(walk *w, const maps *x, const fresh *f, uint64_t run
         if pte_valid(f.flags) or mmu.m.paint_invalid:
             # a longer store goes block by block
             for k in range(x.word, x.words_end):
-                synced += pb_popcount(block_starts(mmu, k) & x.present[k] & ~x.runs[k])
+                synced += pb_popcount(block_starts(mmu, x, k) & x.present[k] & ~x.runs[k])
     mmu.c.sync_tags += synced
     mmu.c.icache_sync += synced if caches(f.flags) else 0
 
@@ -608,6 +602,29 @@ cdef inline void gather_runs(walk *w, const maps *x, const fresh *f) noexcept no
         mmu.tlb.cleared_ptes = True
 
 
+# Does contpte_try_fold() at i, a block's last entry, end at an entry of another WRITE? Then
+# what it read is counted. Most do: a block's last entry is committed by itself where its
+# exclusivity is not its neighbour's.
+cdef inline bint fails_to_fold(walk *w, const maps *x, const fresh *f, size_t i) noexcept nogil:
+    cdef uint64_t n = w.t.mmu.m.cont_ptes, up, block
+    cdef size_t k = i // 64
+    if n > 64 or pte_write(f.flags) or (pte_pfn(w.t.leaf[i], w.t.mmu.m.page_shift) & (n - 1)) != n - 1:
+        return False
+    block = (~<uint64_t>0 >> (64 - n)) << ((i % 64) + 1 - n)
+    # one batch of a folio of a block or more, so that WRITE alone can tell its entries apart
+    if (x.present[k] & block) != block or x.batch[k] & block & (block << 1):
+        return False
+    up = upgraded(x, f, k)
+    if up >> i % 64 & 1:
+        up = ~up
+    up &= block
+    if not up:
+        return False
+    w.t.mmu.c.fold_tries += 1
+    w.t.mmu.c.pte_reads += pb_ctz(up) - ((i % 64) + 1 - n) + 1
+    return True
+
+
 # Every run is committed: prot_commit_flush_ptes(). `starts`: what was started at once,
 # whose A/D was gathered.
 cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const fresh *f) noexcept nogil:
@@ -628,7 +645,7 @@ cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const fre
     # in the order of addresses: a block is unfolded, and its last entry's store may fold it
     for k in range(x.word, x.words_end):
         ones = alone(x, x.runs, k)
-        events = ones & block_ends(mmu, k) if pte_valid(f.flags) else 0
+        events = ones & block_ends(mmu, x, k) if pte_valid(f.flags) else 0
         tries = events & x.single[k]
         events &= ~tries
         while tries:
@@ -643,5 +660,5 @@ cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const fre
             events &= events - 1
             if x.cutting and bit_at(x.cut, i):
                 unfold_block(w, x, i, ones >> i % 64 & 1)
-            else:
+            elif not fails_to_fold(w, x, f, i):
                 contpte_try_fold(&w.t, i, w.t.leaf[i])

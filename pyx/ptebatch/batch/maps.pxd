@@ -12,7 +12,6 @@
 # A stretch ends before what is not regular; the entry there is dealt with step by step.
 # A batch is never cut: where its own end is not regular, the stretch ends before it.
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport (
@@ -41,6 +40,7 @@ cdef struct maps:
     size_t end
     size_t word                # the same in words of the maps
     size_t words_end
+    uint64_t blocks            # a bit for the first entry of each contpte block, if none is larger than a word
     pte_t flags                # of every present entry, A/D, WRITE, RDONLY and CONT aside
     bint folded                # some entry is valid and has CONT
     bint cutting               # starts unfold blocks, those of `cut`
@@ -75,6 +75,11 @@ cdef inline uint64_t lanes(size_t k, size_t first, size_t end) noexcept nogil:
     if end < 64 * k + 64:
         map &= ~(~<uint64_t>0 << (end - 64 * k)) if end > 64 * k else 0
     return map
+
+
+# a bit each `step` entries, a power of two up to 64
+cdef inline uint64_t every(size_t step) noexcept nogil:
+    return ~<uint64_t>0 // (~<uint64_t>0 >> (64 - step)) if step < 64 else 1
 
 
 cdef inline bint bit_at(const uint64_t *map, size_t i) noexcept nogil:
@@ -122,7 +127,6 @@ cdef inline const uint8_t *page_bytes(
         const mmu_t *mmu, const pte_t *p, uint64_t present, uint64_t breaks, uint8_t *room, uint64_t *bad) noexcept nogil:
     cdef unsigned int shift = mmu.m.page_shift, i = pb_ctz(present)
     cdef uint64_t mask = pte_addr_mask(shift), base = mmu.pfn_base, at
-    cdef bint inside
     bad[0] = 0
     # all in a row, as far as they are present; its first may not be
     at = ((p[i] & mask) >> shift) - base - i
@@ -141,21 +145,40 @@ cdef inline const uint8_t *page_bytes(
             breaks &= breaks - 1
         if not breaks:
             return room
+    at = 0
+    for i in range(64):
+        at = max(at, ((p[i] & mask) >> shift) - base)
+    if at < mmu.nr_pages:
+        for i in range(64):
+            room[i] = mmu.pages[((p[i] & mask) >> shift) - base]
+        return room
+    memset(room, 0, 64)
     for i in range(64):
         at = ((p[i] & mask) >> shift) - base
-        inside = at < mmu.nr_pages
-        room[i] = mmu.pages[at if inside else 0]
-        bad[0] |= <uint64_t>(not inside) << i
+        if at < mmu.nr_pages:
+            room[i] = mmu.pages[at]
+        else:
+            bad[0] |= <uint64_t>1 << i
     return room
 
 
 # Where folios end: `breaks` are entries whose page does not follow on the one before. `bad`: the
 # metadata of a folio's pages ends before the folio does.
 cdef inline uint64_t folio_ends(
-        const mmu_t *mmu, const pte_t *p, const uint8_t *bytes, uint64_t present, uint64_t single, uint64_t breaks,
-        uint64_t *bad) noexcept nogil:
+        const mmu_t *mmu, const pte_t *p, const uint8_t *bytes, bint one_order, uint64_t present, uint64_t single,
+        uint64_t breaks, uint64_t *bad) noexcept nogil:
     cdef unsigned int shift = mmu.m.page_shift, i, z, stop
     cdef uint64_t ends = single, left = present & ~single, size, pfn, mask = pte_addr_mask(shift)
+    if one_order and not breaks and present & 1:
+        # a row of equal folios: where one ends, the next ends as many entries behind
+        size = <uint64_t>1 << (bytes[0] & PG_ORDER_MASK)
+        pfn = (p[0] & mask) >> shift
+        if (pfn | (size - 1)) + 64 - mmu.pfn_base < mmu.nr_pages:
+            pfn &= size - 1
+            if size > 64:
+                return present & (<uint64_t>1 << (size - 1 - pfn)) if size - pfn <= 64 else 0
+            ends = every(size) << (size - 1)
+            return present & (ends >> pfn | (ends << (64 - pfn) if pfn else 0))
     while left:
         i = pb_ctz(left)
         size = <uint64_t>1 << (bytes[i] & PG_ORDER_MASK)
@@ -171,6 +194,13 @@ cdef inline uint64_t folio_ends(
             break
         left &= ~<uint64_t>0 << min(z + 1, stop)
     return ends & present
+
+
+# one bit of each page's metadata: looked for only where it varies
+cdef inline uint64_t byte_map(const uint8_t *bytes, uint8_t differ, unsigned int bit) noexcept nogil:
+    if differ >> bit & 1:
+        return pb_map_bytes(bytes, bit)
+    return ~<uint64_t>0 if bytes[0] >> bit & 1 else 0
 
 
 cdef inline void stretch_ends(maps *x, size_t k, uint64_t bad, uint64_t *present, bint *more) noexcept nogil:
@@ -247,13 +277,14 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     if k == x.word or ((w.t.leaf[64 * k - 1] + page) ^ p[0]) & norm:
         breaks |= 1
     bad = 0
-    ends = folio_ends(mmu, p, bytes, present, single, elsewhere, &bad) if single != present else single
+    ends = folio_ends(
+        mmu, p, bytes, not differ & PG_ORDER_MASK, present, single, elsewhere, &bad) if single != present else single
     stretch_ends(x, k, bad, &present, &more)
     x.present[k] = present
     x.last[k] = ends
     x.single[k] = single
-    x.anon[k] = present & pb_map_bytes(bytes, ANON_BIT)
-    x.exclusive[k] = present & pb_map_bytes(bytes, EXCLUSIVE_BIT)
+    x.anon[k] = present & byte_map(bytes, differ, ANON_BIT)
+    x.exclusive[k] = present & byte_map(bytes, differ, EXCLUSIVE_BIT)
     x.write[k] = wr & present
     x.dirty[k] = (sw | (wr & ~ro)) & present
     x.young[k] = map_of(&bits, &seen, AF_BIT) & present
@@ -341,6 +372,7 @@ cdef inline bint maps_read(const walk *w, maps *x) noexcept nogil:
     cdef size_t k, odd
     x.first, x.end = w.idx, w.end
     x.word = x.first // 64
+    x.blocks = every(w.t.mmu.m.cont_ptes) if w.t.mmu.m.cont_ptes <= 64 else 0
     x.flags = 0
     x.folded = x.cutting = False
     k = x.word
@@ -360,7 +392,3 @@ cdef inline bint maps_read(const walk *w, maps *x) noexcept nogil:
     if x.end > x.first and torn_block(w, x.end) and bit_at(x.present, x.end - 1):
         cut_to(x, last_bit(x.batch, x.end - 1))
     return x.end > x.first
-
-
-cdef inline maps *maps_new() noexcept nogil:
-    return <maps *>malloc(sizeof(maps))

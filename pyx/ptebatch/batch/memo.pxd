@@ -9,7 +9,7 @@
 # Off when a trace is asked for, and for strategies from outside that do not
 # promise to be pure.
 from libc.stdint cimport uint64_t, uint8_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from ..arm64.mmu cimport addr_of, mmu_gather, mmu_t, page_of
 from ..arm64.pte cimport PTE_CONT, PTE_SPECIAL, PTE_VALID, pte_addr_mask, pte_present, pte_t
@@ -17,7 +17,7 @@ from ..arm64.tlb cimport tlb_gather_mmu
 from ..base.counters cimport counters, nr_counters
 from ..base.log cimport LOG_PRESENT, pairs, pairs_add, pairs_clear, pairs_expand, pairs_free, pairs_run
 from ..base.page_flags cimport PG_ORDER_MASK
-from .maps cimport maps, maps_new
+from .maps cimport maps
 from .seam cimport strategy, walk
 
 ctypedef size_t (*replay_fn)(walk *w, memo *m) noexcept nogil
@@ -49,6 +49,11 @@ cdef struct stretch:
     size_t credit              # pages that may be looked at
     unsigned int idle          # groups of entries in a row that lay outside
 
+cdef enum:
+    MAX_BACKOFF = 64
+    WORTH = 64                 # entries that pay for learning
+    RUNS = 8                   # of lengths, in the logs of a unit that has a pattern
+
 # what did the replaying; replay.pyx has the loops
 cdef enum:
     BY_ORDER0 = 0
@@ -60,7 +65,8 @@ cdef struct memo:
     replay_fn replay
     regular_fn regular
     maps *maps
-    int formula
+    int formula                # of the strategy, 0: none
+    memo *other                # a second unit that is remembered
     bint eager                 # whatever may be replayed is, worth it or not: for the checker
     uint64_t[NR_LOOPS] replayed    # entries of the running call, by loop
     stretch known
@@ -90,33 +96,74 @@ cdef struct memo:
     size_t backoff
 
 
+# a memo and its other one; -1: no memory, memo_free() takes back what there is
 cdef inline int memo_init(memo *m, size_t room) noexcept nogil:
+    m.other = <memo *>calloc(1, sizeof(memo))
+    m.maps = <maps *>malloc(sizeof(maps))
+    if m.other == NULL or m.maps == NULL or memo_room(m, room) or memo_room(m.other, room):
+        return -1
+    m.other.other, m.other.maps = m, m.maps
+    m.other.replay, m.other.regular = m.replay, m.regular
+    return 0
+
+
+cdef inline bint memo_room(memo *m, size_t room) noexcept nogil:
     m.room = room
     m.in_ptes = <pte_t *>malloc(room * sizeof(pte_t))
     m.out_ptes = <pte_t *>malloc(room * sizeof(pte_t))
     m.bytes = <uint8_t *>malloc(room)
-    m.maps = maps_new()
-    return 0 if m.in_ptes != NULL and m.out_ptes != NULL and m.bytes != NULL and m.maps != NULL else -1
+    return m.in_ptes == NULL or m.out_ptes == NULL or m.bytes == NULL
 
 
 cdef inline void memo_free(memo *m) noexcept nogil:
+    free(m.maps)
+    if m.other != NULL:
+        memo_free_room(m.other)
+    free(m.other)
+    memo_free_room(m)
+
+
+cdef inline void memo_free_room(memo *m) noexcept nogil:
     free(m.in_ptes)
     free(m.out_ptes)
     free(m.bytes)
-    free(m.maps)
     pairs_free(&m.batches)
     pairs_free(&m.subs)
     pairs_free(&m.flushes)
 
 
 # a call begins: nothing is remembered of the one before
-cdef inline void memo_start(memo *m, uint64_t pages) noexcept nogil:
+cdef inline void memo_start(memo *m, uint64_t pages, int formula) noexcept nogil:
+    m.skip = m.backoff = 0
+    forget(m, pages, formula)
+    forget(m.other, pages, formula)
+
+
+cdef inline void forget(memo *m, uint64_t pages, int formula) noexcept nogil:
     m.valid = False
     m.gain = 0
-    m.skip = m.backoff = 0
     m.pending = 0
     m.known.lo = m.known.hi = 0
     m.known.credit = 2 * pages
+    m.formula = formula
+
+
+# entries of the running call, or since they were last set to none, by loop
+cdef inline uint64_t memo_replayed(const memo *m, size_t loop) noexcept nogil:
+    return m.replayed[loop] + (m.other.replayed[loop] if m.other != NULL else 0)
+
+
+cdef inline void memo_recount(memo *m) noexcept nogil:
+    memset(m.replayed, 0, sizeof(m.replayed))
+    if m.other != NULL:
+        memset(m.other.replayed, 0, sizeof(m.other.replayed))
+
+
+# to the other unit that is remembered, or to the place for one
+cdef inline memo *memo_turn(walk *w, memo *m) noexcept nogil:
+    m.other.skip, m.other.backoff = m.skip, m.backoff
+    w.memo = m.other
+    return m.other
 
 
 # may this machine's units be replayed, wherever they lie? A small block may share a 64K
@@ -333,26 +380,30 @@ cdef inline void memo_end(walk *w, memo *m, const aside *a, size_t first) noexce
     m.gain = 0
     m.ready = False
     m.valid = not (m.batches.oom or m.subs.oom or m.flushes.oom)
+    if m.formula and m.batches.nr + m.subs.nr > RUNS and not m.eager:
+        # no pattern: it will not recur, and maps do it well
+        m.valid = False
+        m.skip = m.backoff = min(8 * m.backoff + 7, MAX_BACKOFF)
     memo_add(w, m, addr, 1)
 
 
-cdef enum:
-    MAX_BACKOFF = 64
-    WORTH = 64                 # entries that pay for learning
+# is the unit large enough to take turns with another?
+cdef inline bint large(const memo *m) noexcept nogil:
+    return m.nr >= 16
 
 
 # How many units to learn of the next one is 0 or its size: units that never recur
-# are not worth learning, so the wait doubles each time too little was replayed.
+# are not worth learning, so the wait grows each time too little was replayed.
 cdef inline size_t memo_wanted(walk *w, memo *m) noexcept nogil:
     cdef size_t nr
     if m.skip:
         m.skip -= 1
         return 0
     nr = memo_unit(w, m)
-    if nr and m.valid and m.gain < WORTH and not m.eager:
+    if nr and m.valid and (not large(m) or m.other.valid) and m.gain < WORTH and m.other.gain < WORTH and not m.eager:
         m.skip = m.backoff
-        m.backoff = min(2 * m.backoff + 1, MAX_BACKOFF)
-        m.valid = False
+        m.backoff = min(8 * m.backoff + 7, MAX_BACKOFF)
+        m.valid = m.other.valid = False
         return 0
     if m.gain >= WORTH:
         m.backoff = 0

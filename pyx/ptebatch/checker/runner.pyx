@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy, memset
 from ..arm64.tlb cimport tlb_end_vma, tlb_gather_mmu
 from ..base.counters cimport counters as counted
 from ..base.held cimport Exclusive, Held
-from ..batch.memo cimport memo_count, memo_fits, memo_free, memo_start
+from ..batch.memo cimport memo, memo_count, memo_fits, memo_free, memo_replayed, memo_start
 from ..batch.resolved cimport Strategy, fill_machine, make_memo
 from ..batch.seam cimport STRATEGY_PURE, walk_of
 from ..mm.change_protection cimport change_pte_range
@@ -61,7 +61,7 @@ cdef class Runner(Exclusive):
         fill_machine(&self.mmu.m, machine)
         self.pure = (self.row.row.flags & STRATEGY_PURE) != 0 and memo_fits(&self.mmu)
         make_memo(&self.remembered, self.mmu.m.ptrs_per_pte)
-        self.remembered.eager = True
+        self.remembered.eager = self.remembered.other.eager = True
         self.again.m = self.mmu.m
         self.again.nr_pages = MAX_PAGES
         self.mmu.pfn_base = self.again.pfn_base = PFN0
@@ -122,7 +122,7 @@ cdef class Runner(Exclusive):
     def replayed_by(self):
         """Entries that second runs replayed so far, by loop: order0, uniform, words."""
         with Held(self):
-            return {name: self.remembered.replayed[i] for i, name in enumerate(LOOPS)}
+            return {name: memo_replayed(&self.remembered, i) for i, name in enumerate(LOOPS)}
 
     @property
     def walked(self):
@@ -187,9 +187,9 @@ cdef class Runner(Exclusive):
     cdef verdict run_again(self, const world *x) noexcept nogil:
         self.again_w = self.begin(&self.again, self.again_table, x)
         self.again_w.memo = &self.remembered
-        memo_start(&self.remembered, x.end - x.start)
+        memo_start(&self.remembered, x.end - x.start, 0)
         change_pte_range(&self.again_w, &self.row.row)
-        memo_count(&self.again_w, &self.remembered)
+        memo_count(&self.again_w, <memo *>self.again_w.memo)
         self.replays = True
         return self.compare_again()
 

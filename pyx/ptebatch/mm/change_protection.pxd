@@ -12,7 +12,7 @@ from ..base.log cimport EV_LOCK, EV_UNLOCK
 from ..base.page_flags cimport PG_NUMA_SKIP
 from ..base.vm_flags cimport MM_CP_PROT_NUMA, MM_CP_UFFD_WP, MM_CP_UFFD_WP_RESOLVE
 from ..batch.folio_batch cimport folio_pte_batch_flags
-from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_start, memo_wanted, one_order
+from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_start, memo_turn, memo_wanted, large, one_order
 from ..batch.seam cimport STRATEGY_LOOKUP, STRATEGY_PURE, max_nr, strategy, walk
 from .mm_struct cimport mm_struct
 from .softleaf cimport change_none_pte, change_softleaf_pte
@@ -90,8 +90,14 @@ cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
             if m.valid and m.replay(w, m):
                 continue
             memo_count(w, m)
+            if m.other.valid and m.other.replay(w, m.other):
+                m = memo_turn(w, m)
+                continue
             nr = memo_wanted(w, m)
             if nr:
+                # what was remembered last stays: two kinds of units may take turns
+                if m.valid and large(m):
+                    m = memo_turn(w, m)
                 learn(w, s, m, nr)
                 continue
             if m.formula and m.regular(w, m.maps, m.formula):
@@ -100,13 +106,17 @@ cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
     emit(&w.t, EV_UNLOCK, w.end - 1, 0)
 
 
+# maps know nothing of hinting faults and userfaultfd
+cdef inline int formula_of(const walk *w, const strategy *s) noexcept nogil:
+    return 0 if w.cp_flags & (MM_CP_PROT_NUMA | MM_CP_UFFD_WP | MM_CP_UFFD_WP_RESOLVE) else s.formula
+
+
 # the address space's memo, cleared, if this call can use it
 cdef inline void *memo_for(mm_struct *mm, const walk *w, const strategy *s, uint64_t pages) noexcept nogil:
     cdef memo *m = mm.memo
     if m == NULL or pages < 64 or mm.mmu.tr != NULL or not s.flags & STRATEGY_PURE or not memo_fits(&mm.mmu):
         return NULL
-    memo_start(m, pages)
-    m.formula = s.formula if not w.cp_flags & (MM_CP_PROT_NUMA | MM_CP_UFFD_WP | MM_CP_UFFD_WP_RESOLVE) else 0
+    memo_start(m, pages, formula_of(w, s))
     return m
 
 

@@ -11,7 +11,7 @@ from ..base.args cimport index, number, truth
 from ..base.held cimport Held
 from ..base.log cimport event, pairs, pairs_clear, pairs_free
 from ..base.vm_flags cimport MM_CP_UFFD_WP, VM_UFFD_WP
-from ..batch.memo cimport memo_free
+from ..batch.memo cimport memo_free, memo_recount, memo_replayed
 from ..batch.resolved cimport Strategy, make_memo
 from ..batch.seam cimport walk, walk_of
 from .change_protection cimport change_protection
@@ -102,13 +102,13 @@ cdef class MM(Tables):
         dict of str to int
         """
         with Held(self):
-            return {name: self.memo_store.replayed[i] for i, name in enumerate(LOOPS)}
+            return {name: memo_replayed(&self.memo_store, i) for i, name in enumerate(LOOPS)}
 
     cdef int enter(self, bint record, bint traced) except -1:
         """Take the address space, and reset counters and logs for one call."""
         self.take()
         memset(&self.mm.mmu.c, 0, sizeof(self.mm.mmu.c))
-        memset(self.memo_store.replayed, 0, sizeof(self.memo_store.replayed))
+        memo_recount(&self.memo_store)
         self.mm.mmu.pages_changed = 0
         memset(&self.mm.left_out, 0, sizeof(self.mm.left_out))
         pairs_clear(&self.batches)
