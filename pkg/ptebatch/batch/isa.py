@@ -12,7 +12,7 @@ from . import _regular_base, _replay_base
 __all__ = ["ISA", "LOOPS", "REGULAR", "REPLAY"]
 
 #: the loops by what they replay, numbered as BY_ORDER0 and so on in batch/memo.pxd
-LOOPS = ("order0", "uniform", "words")
+LOOPS = ("order0", "uniform", "words", "maps")
 
 
 def _choose() -> tuple[str, object, object]:

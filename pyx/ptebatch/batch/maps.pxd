@@ -35,6 +35,15 @@ cdef enum:
     ANON_BIT = 4               # of a metadata byte
     EXCLUSIVE_BIT = 7
 
+# the formulas of regular.pyx; a strategy's row names its own
+cdef enum:
+    NO_FORMULA = 0
+    FORMULA_FOLIO = 1
+    FORMULA_NESTED = 2
+    FORMULA_LOOKAHEAD = 3
+    FORMULA_ITERATOR = 4
+    FORMULA_PER_PTE = 5
+
 cdef struct maps:
     size_t first               # the stretch: its first entry, and the one behind its last
     size_t end

@@ -59,7 +59,8 @@ cdef enum:
     BY_ORDER0 = 0
     BY_UNIFORM = 1
     BY_WORDS = 2
-    NR_LOOPS = 3
+    BY_MAPS = 3                # not replayed: done by the strategy's formula
+    NR_LOOPS = 4
 
 cdef struct memo:
     replay_fn replay
@@ -68,6 +69,7 @@ cdef struct memo:
     int formula                # of the strategy, 0: none
     memo *other                # a second unit that is remembered
     bint eager                 # whatever may be replayed is, worth it or not: for the checker
+    bint only_maps             # nothing is: for the checker, too
     uint64_t[NR_LOOPS] replayed    # entries of the running call, by loop
     stretch known
     bint valid
@@ -157,6 +159,13 @@ cdef inline void memo_recount(memo *m) noexcept nogil:
     memset(m.replayed, 0, sizeof(m.replayed))
     if m.other != NULL:
         memset(m.other.replayed, 0, sizeof(m.other.replayed))
+
+
+# the regular stretch at w.idx, by the strategy's formula; 0: there is none
+cdef inline size_t memo_regular(walk *w, memo *m) noexcept nogil:
+    cdef size_t nr = m.regular(w, m.maps, m.formula) if m.formula else 0
+    m.replayed[BY_MAPS] += nr
+    return nr
 
 
 # to the other unit that is remembered, or to the place for one

@@ -12,17 +12,8 @@ from .formula cimport (
     commit_runs, count, count_and, cut_blocks, cut_runs, fresh, fresh_of, joints, log_lengths, read_again, read_all, read_ends,
     read_holes, spread_blocks, start_segments, sum_block_reads,
 )
-from .maps cimport maps, maps_read, next_bit
+from .maps cimport FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read, next_bit
 from .seam cimport walk
-
-cdef enum:
-    MAPS_NONE = 0
-    MAPS_FOLIO = 1
-    MAPS_NESTED = 2
-    MAPS_LOOKAHEAD = 3
-    MAPS_ITERATOR = 4
-    MAPS_PER_PTE = 5
-
 
 # one start a batch, one commit a run
 cdef void whole_batches(walk *w, maps *x, bint lookup) noexcept nogil:
@@ -126,14 +117,14 @@ cdef size_t regular(walk *w, maps *x, int formula) noexcept nogil:
     if not maps_read(w, x):
         return 0
     if x.flags:
-        if formula == MAPS_PER_PTE:
+        if formula == FORMULA_PER_PTE:
             each_entry(w, x)
-        elif formula == MAPS_LOOKAHEAD:
+        elif formula == FORMULA_LOOKAHEAD:
             own_units(w, x, True)
-        elif formula == MAPS_ITERATOR:
+        elif formula == FORMULA_ITERATOR:
             own_units(w, x, False)
         else:
-            whole_batches(w, x, formula == MAPS_NESTED)
+            whole_batches(w, x, formula == FORMULA_NESTED)
         if x.end <= x.first:
             return 0
         w.pages += count(x, x.present)

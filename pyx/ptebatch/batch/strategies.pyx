@@ -13,6 +13,7 @@ from ..arm64.pte cimport FPB_RESPECT_SOFT_DIRTY, pte_advance_pfn, pte_batch_clea
 from ..arm64.ptep cimport ptep_get
 from ..base.page_flags cimport PG_MAPPED_SHARED
 from .folio_batch cimport anon_exclusive_batch, folio_limit, folio_pte_batch_flags
+from .maps cimport FORMULA_FOLIO, FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE
 from .seam cimport (
     FPB_MPROTECT, STRATEGY_FLAWED, STRATEGY_LOOKUP, STRATEGY_PURE, asks_writable, change_unit, commit_flush_ptes, max_nr,
     maybe_change_pte_writable, modify_prot_start_ptes, mprotect_folio_pte_batch, needs_anon_exclusive, newpte, note_batch,
@@ -180,26 +181,30 @@ cdef enum:
     MAX_STRATEGIES = 64
 
 cdef strategy[MAX_STRATEGIES] TABLE
-FORMULAS = {b'folio': 1, b'nested': 2, b'lookahead': 3, b'iterator': 4, b'per-pte': 5}
 cdef int nr_strategies = 0
 
 
-cdef object row(const char *name, step_fn step, int flags, const char *since, const char *summary):
+cdef object row(const char *name, step_fn step, int flags, const char *since, const char *summary, int formula=0):
     """Enter one strategy, here and in ``ptebatch.strategies``."""
     global nr_strategies
-    TABLE[nr_strategies] = strategy(name, step, flags | STRATEGY_PURE, FORMULAS.get(name, 0), since, summary)
+    TABLE[nr_strategies] = strategy(name, step, flags | STRATEGY_PURE, formula, since, summary)
     nr_strategies += 1
     return enter(name.decode(), since.decode(), summary.decode(), flawed=bool(flags & STRATEGY_FLAWED),
                  lookup=bool(flags & STRATEGY_LOOKUP), pure=True)
 
 
 ROWS = (
-    row(b"folio", step_folio, LOOKUP, b"6.17", b"the design in Linux 6.17: batch, then commit per PAE run"),
-    row(b"per-pte", step_per_pte, 0, b"6.12", b"one PTE at a time"),
-    row(b"nested", step_nested, LOOKUP, b"v4", b"folio batch, inner loop over PAE runs (first page fixed)"),
-    row(b"lookahead", step_lookahead, LOOKUP, b"thread", b"stateless: returns the PAE-aware size, rescans; PTE scan first"),
+    row(b"folio", step_folio, LOOKUP, b"6.17", b"the design in Linux 6.17: batch, then commit per PAE run",
+        FORMULA_FOLIO),
+    row(b"per-pte", step_per_pte, 0, b"6.12", b"one PTE at a time",
+        FORMULA_PER_PTE),
+    row(b"nested", step_nested, LOOKUP, b"v4", b"folio batch, inner loop over PAE runs (first page fixed)",
+        FORMULA_NESTED),
+    row(b"lookahead", step_lookahead, LOOKUP, b"thread", b"stateless: returns the PAE-aware size, rescans; PTE scan first",
+        FORMULA_LOOKAHEAD),
     row(b"lookahead-pae", step_lookahead_pae, LOOKUP, b"thread", b"stateless: PAE scan first, PTE scan no further"),
-    row(b"iterator", step_iterator, LOOKUP, b"thread", b"a context remembers the folio batch"),
+    row(b"iterator", step_iterator, LOOKUP, b"thread", b"a context remembers the folio batch",
+        FORMULA_ITERATOR),
     row(b"merged", step_merged, LOOKUP, b"thread", b"one scan over PTE and PAE together"),
     row(b"folio-shared", step_folio_shared, LOOKUP | FLAWED, b"v1", b"upgrades when the folio, not the page, is exclusive"),
     row(b"nested-page0", step_nested_page0, LOOKUP | FLAWED, b"v4",

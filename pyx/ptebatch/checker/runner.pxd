@@ -39,7 +39,7 @@ cdef class Runner(Exclusive):
     cdef walk begin(self, mmu_t *mmu, uint64_t *leaf, const world *x) noexcept nogil
     cdef object words(self, const uint64_t *at)
     cdef void run(self, const world *x, bint traced) noexcept nogil
-    cdef verdict run_again(self, const world *x) noexcept nogil
+    cdef verdict run_again(self, const world *x, bint only_maps) noexcept nogil
     cdef verdict compare_again(self) noexcept nogil
     cdef verdict run_and_judge(self, const world *x, bint tlb, uint32_t updates) noexcept nogil
     cdef verdict root_cause(self, const world *x, verdict v) noexcept nogil

@@ -15,7 +15,7 @@ from ..base.held cimport Exclusive, Held
 from ..batch.memo cimport memo, memo_count, memo_fits, memo_free, memo_replayed, memo_start
 from ..batch.resolved cimport Strategy, fill_machine, make_memo
 from ..batch.seam cimport STRATEGY_PURE, walk_of
-from ..mm.change_protection cimport change_pte_range
+from ..mm.change_protection cimport change_pte_range, formula_of
 from .eventlaws cimport judge_tlb, judge_units
 from .hardware cimport STORE, hardware_begin, hardware_next, hardware_step
 from .smallworld cimport MAX_PAGES, MAX_PTES, PFN0, YOUNG, ad_of, know, world
@@ -183,11 +183,13 @@ cdef class Runner(Exclusive):
         self.out.started = self.w.started
         self.out.failed = self.w.failed
 
-    # the same call once more, as an address space does it: what repeats is replayed
-    cdef verdict run_again(self, const world *x) noexcept nogil:
+    # the same call once more, as an address space does it: what repeats is replayed, or
+    # what is regular is done by the formula
+    cdef verdict run_again(self, const world *x, bint only_maps) noexcept nogil:
         self.again_w = self.begin(&self.again, self.again_table, x)
         self.again_w.memo = &self.remembered
-        memo_start(&self.remembered, x.end - x.start, 0)
+        memo_start(&self.remembered, x.end - x.start, formula_of(&self.again_w, &self.row.row))
+        self.remembered.only_maps = only_maps
         change_pte_range(&self.again_w, &self.row.row)
         memo_count(&self.again_w, <memo *>self.again_w.memo)
         self.replays = True
@@ -225,7 +227,9 @@ cdef class Runner(Exclusive):
             v = self.root_cause(x, v)
         self.gather = self.mmu.tlb
         if v.law == OK and self.pure:
-            v = self.run_again(x)
+            v = self.run_again(x, False)
+            if v.law == OK and self.row.row.formula:
+                v = self.run_again(x, True)
         if v.law == OK and tlb:
             v = judge_units(x, &self.f, &self.tr)
             self.unrecorded += v.missed

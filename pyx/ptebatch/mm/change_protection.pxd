@@ -12,7 +12,7 @@ from ..base.log cimport EV_LOCK, EV_UNLOCK
 from ..base.page_flags cimport PG_NUMA_SKIP
 from ..base.vm_flags cimport MM_CP_PROT_NUMA, MM_CP_UFFD_WP, MM_CP_UFFD_WP_RESOLVE
 from ..batch.folio_batch cimport folio_pte_batch_flags
-from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_start, memo_turn, memo_wanted, large, one_order
+from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_regular, memo_start, memo_turn, memo_wanted, large, one_order
 from ..batch.seam cimport STRATEGY_LOOKUP, STRATEGY_PURE, max_nr, strategy, walk
 from .mm_struct cimport mm_struct
 from .softleaf cimport change_none_pte, change_softleaf_pte
@@ -73,7 +73,7 @@ cdef inline void learn(walk *w, const strategy *s, memo *m, size_t nr) noexcept 
     memo_begin(w, m, &a)
     if m.formula and one_order(m):
         w.end = first + nr
-        m.regular(w, m.maps, m.formula)
+        memo_regular(w, m)
         w.end = end
     while w.idx < first + nr and not w.failed:
         change_one(w, s)
@@ -87,20 +87,21 @@ cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
     emit(&w.t, EV_LOCK, w.idx, w.end - w.idx)
     while w.idx < w.end and not w.failed:
         if m != NULL:
-            if m.valid and m.replay(w, m):
-                continue
-            memo_count(w, m)
-            if m.other.valid and m.other.replay(w, m.other):
-                m = memo_turn(w, m)
-                continue
-            nr = memo_wanted(w, m)
-            if nr:
-                # what was remembered last stays: two kinds of units may take turns
-                if m.valid and large(m):
+            if not m.only_maps:
+                if m.valid and m.replay(w, m):
+                    continue
+                memo_count(w, m)
+                if m.other.valid and m.other.replay(w, m.other):
                     m = memo_turn(w, m)
-                learn(w, s, m, nr)
-                continue
-            if m.formula and m.regular(w, m.maps, m.formula):
+                    continue
+                nr = memo_wanted(w, m)
+                if nr:
+                    # what was remembered last stays: two kinds of units may take turns
+                    if m.valid and large(m):
+                        m = memo_turn(w, m)
+                    learn(w, s, m, nr)
+                    continue
+            if memo_regular(w, m):
                 continue
         change_one(w, s)
     emit(&w.t, EV_UNLOCK, w.end - 1, 0)
