@@ -110,6 +110,15 @@ cdef inline size_t next_bit(const uint64_t *map, size_t i, size_t end) noexcept 
     return min(end, 64 * k + pb_ctz(word))
 
 
+# have all n entries of a block, from i on, their bit?
+cdef inline bint all_bits(const uint64_t *map, size_t i, size_t n) noexcept nogil:
+    cdef uint64_t missing = 0
+    cdef size_t k
+    for k in range(i // 64, (i + n + 63) // 64):
+        missing |= lanes(k, i, i + n) & ~map[k]
+    return missing == 0
+
+
 # the last entry at or before i that has its bit; there is one
 cdef inline size_t last_bit(const uint64_t *map, size_t i) noexcept nogil:
     cdef size_t k = i // 64
@@ -362,11 +371,10 @@ cdef inline size_t odd_block(const walk *w, const maps *x) noexcept nogil:
     cdef unsigned int shift = w.t.mmu.m.page_shift
     while i < x.end:
         j = i & ~(n - 1)
-        if j != i or i + n > x.end or next_bit(x.batch, i + 1, x.end) < i + n:
+        if j != i or i + n > x.end or not all_bits(x.cont, i, n) or next_bit(x.batch, i + 1, x.end) < i + n:
             return i
         if ((w.t.leaf[i] & pte_addr_mask(shift)) >> shift) & (n - 1):
             return i
-        # all of a batch is present and has CONT, or none of it
         i = next_bit(x.cont, i + n, x.end)
     return x.end
 

@@ -8,12 +8,13 @@ of a regular stretch at once (formula.pxd); the step is its oracle.
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
 
+from .commits cimport commit_runs, fresh, fresh_of
 from .formula cimport (
-    commit_runs, count, count_and, cut_blocks, cut_runs, fresh, fresh_of, joints, log_lengths, read_again, read_all, read_ends,
-    read_holes, spread_blocks, start_segments, sum_block_reads,
+    cut_blocks, cut_runs, joints, read_again, read_all, read_ends, read_holes, spread_blocks, start_segments, sum_block_reads,
 )
 from .maps cimport FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read, next_bit
 from .seam cimport walk
+from .segments cimport count, count_and, log_lengths
 
 # one start a batch, one commit a run
 cdef void whole_batches(walk *w, maps *x, bint lookup) noexcept nogil:

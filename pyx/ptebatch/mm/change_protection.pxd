@@ -12,7 +12,10 @@ from ..base.log cimport EV_LOCK, EV_UNLOCK
 from ..base.page_flags cimport PG_NUMA_SKIP
 from ..base.vm_flags cimport MM_CP_PROT_NUMA, MM_CP_UFFD_WP, MM_CP_UFFD_WP_RESOLVE
 from ..batch.folio_batch cimport folio_pte_batch_flags
-from ..batch.memo cimport aside, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_regular, memo_start, memo_turn, memo_wanted, large, one_order
+from ..batch.memo cimport (
+    aside, large, memo, memo_begin, memo_copy_in, memo_count, memo_end, memo_fits, memo_regular,
+    memo_start, memo_turn, memo_wanted, one_order,
+)
 from ..batch.seam cimport STRATEGY_LOOKUP, STRATEGY_PURE, max_nr, strategy, walk
 from .mm_struct cimport mm_struct
 from .softleaf cimport change_none_pte, change_softleaf_pte

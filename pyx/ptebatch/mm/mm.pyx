@@ -92,10 +92,11 @@ cdef class MM(Tables):
 
     @property
     def replayed(self):
-        """Entries of the last call that were replayed, not done step by step, by the loop that did it.
+        """Entries of the last call that were not done step by step, by what did them.
 
-        ``order0``: single pages; ``uniform``: large folios whose entries are alike; ``words``:
-        other folios. All 0 where nothing repeats, with a trace, or with ``memo=False``.
+        Replayed: ``order0``, single pages; ``uniform``, large folios whose entries are alike;
+        ``words``, other folios. Counted on maps: ``maps``, what does not repeat and is
+        regular. All 0 with a trace, with ``memo=False``, and where neither can be.
 
         Returns
         -------

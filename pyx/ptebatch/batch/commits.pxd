@@ -1,0 +1,288 @@
+# How a formula commits: every run of a regular stretch stored, painted, gathered and
+# counted, and the entries rewritten once (formula.pxd has what comes before).
+from libc.stdint cimport uint64_t
+from ..arm64.contpte cimport contpte_try_fold
+from ..arm64.mmu cimport addr_of, mmu_t
+from ..arm64.pte cimport (
+    PTE_AF, PTE_CHG, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SWBITS, PTE_WRITE, pte_addr_mask, pte_pfn, pte_present, pte_special,
+    pte_t, pte_user_exec, pte_valid, pte_write,
+)
+from ..arm64.tlb cimport convert_flush
+from .maps cimport bit_at, maps
+from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
+from .segments cimport alone, block_ends, block_starts, blocks_inside_one, count, ends_of, entry, inside_one, stops
+from .words cimport (
+    pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_rewrite_some, pb_spread_down, pb_spread_up, pb_top,
+)
+
+# a start has unfolded the block at i: contpte_unfold()
+cdef inline void unfold_block(walk *w, const maps *x, size_t i, bint single) noexcept nogil:
+    cdef mmu_t *mmu = w.t.mmu
+    cdef uint64_t n = mmu.m.cont_ptes
+    mmu.c.unfold_single += single
+    mmu.c.unfold_calls += 1
+    mmu.c.unfolds += 1
+    mmu.c.pte_xchg += n
+    if not mmu.m.elides_bbm:
+        convert_flush(mmu, addr_of(&w.t, i))
+    mmu.c.sync_tags += 1
+    mmu.c.icache_sync += caches(x.flags)
+    mmu.c.pte_writes += n
+
+
+# does a store of this entry sync the instruction cache?
+cdef inline bint caches(pte_t pte) noexcept nogil:
+    return pte_present(pte) and pte_user_exec(pte) and not pte_special(pte)
+
+
+# bits of a map, spread over the segments in which they are
+cdef inline void spread(const maps *x, const uint64_t *starts, uint64_t *map) noexcept nogil:
+    cdef uint64_t carry = 0, some = 0, missing = 0, open
+    cdef size_t k
+    for k in range(x.word, x.words_end):
+        some |= map[k]
+        missing |= x.present[k] & ~map[k]
+    if not some or not missing:
+        return
+    for k in range(x.word, x.words_end):
+        open = ~stops(x, starts, k)
+        if open:
+            map[k] = pb_spread_up(map[k] | (carry & open & 1), open)
+        carry = map[k] >> 63
+    carry = 0
+    for k in range(x.words_end, x.word, -1):
+        open = x.present[k - 1] & ~ends_of(x, starts, k - 1)
+        if open:
+            map[k - 1] = pb_spread_down(map[k - 1] | (carry << 63 & open), open)
+        carry = map[k - 1] & 1
+
+
+# what a commit of the stretch's entries makes of their flags
+cdef struct fresh:
+    pte_t flags                # of all, A/D and what is painted aside; RDONLY as the protection has it
+    bint asks                  # is anything asked before an entry becomes writable?
+    bint maybe                 # may one, for all that is not asked of its page?
+    bint shared
+    bint differs               # the protection differs by more than WRITE and RDONLY
+
+
+cdef inline fresh fresh_of(const walk *w, const maps *x) noexcept nogil:
+    cdef fresh f
+    cdef pte_t pte = newpte(w, x.flags)
+    f.flags = (x.flags & ~PTE_CHG) | (w.newprot & PTE_CHG)
+    f.asks = asks_writable(w, pte)
+    f.maybe = f.asks and maybe_change_pte_writable(w, pte)
+    f.shared = vma_shared(w)
+    f.differs = ((x.flags ^ f.flags) & ~PTE_SWBITS & ~(PTE_WRITE | PTE_RDONLY)) != 0
+    return f
+
+
+# entries of word k that become writable by being asked
+cdef inline uint64_t upgraded(const maps *x, const fresh *f, size_t k) noexcept nogil:
+    if not f.maybe:
+        return 0
+    return x.dirty[k] if f.shared else x.exclusive[k] & x.anon[k]
+
+
+# entries that lose RDONLY: dirty and writable, or writable at all where the kernel had it so
+cdef inline uint64_t not_rdonly(const walk *w, const maps *x, const fresh *f, size_t k, uint64_t up) noexcept nogil:
+    cdef uint64_t map = up if w.t.mmu.m.mkwrite_always else up & x.dirty[k]
+    if pte_write(f.flags):
+        map |= x.dirty[k]
+    return map
+
+
+# pte_needs_flush() of word k, dirty spread as it was gathered
+cdef inline uint64_t needs_flush(const walk *w, const maps *x, const fresh *f, size_t k) noexcept nogil:
+    cdef uint64_t up, wr, ro
+    if not w.t.mmu.m.needs_flush:
+        return x.present[k]
+    if not pte_valid(x.flags):
+        return 0
+    if f.differs:
+        return x.present[k]
+    up = upgraded(x, f, k)
+    wr = ~<uint64_t>0 if pte_write(f.flags) else up
+    ro = ~not_rdonly(w, x, f, k, up) if f.flags & PTE_RDONLY else 0
+    return ((x.write[k] ^ wr) | (~(x.write[k] & x.dirty[k]) ^ ro)) & x.present[k]
+
+
+# blocks that one store covers are painted CONT: x.paint; returns how many were not folded before
+cdef inline uint64_t paint_blocks(const walk *w, maps *x, const fresh *f) noexcept nogil:
+    cdef size_t n = w.t.mmu.m.cont_ptes, k, i
+    cdef unsigned int shift = w.t.mmu.m.page_shift
+    cdef uint64_t at, painted = 0, mask
+    cdef bint paints = w.t.mmu.m.contpte and (pte_valid(f.flags) or w.t.mmu.m.paint_invalid)
+    for k in range(x.word, x.words_end):
+        x.paint[k] = 0
+    if not paints:
+        return 0
+    for k in range(x.word, x.words_end):
+        at = blocks_inside_one(w.t.mmu, x, x.runs, k) if n <= 64 else x.present[k] & block_starts(w.t.mmu, x, k)
+        while at:
+            i = entry(k, pb_ctz(at))
+            at &= at - 1
+            if (n > 64 and not inside_one(x, x.runs, i, n)) or ((w.t.leaf[i] & pte_addr_mask(shift)) >> shift ^ i) & (n - 1):
+                continue
+            painted += not bit_at(x.cont, i)
+            if n <= 64:
+                mask = (~<uint64_t>0 >> (64 - n)) << (i % 64)
+                x.paint[k] |= mask
+            else:
+                for j in range(i // 64, (i + n) // 64):
+                    x.paint[j] = ~<uint64_t>0
+    return painted if pte_valid(x.flags) and pte_valid(f.flags) else 0
+
+
+# set_ptes() of every run, but for what it folds
+cdef inline void store_runs(walk *w, const maps *x, const fresh *f, uint64_t runs, uint64_t single) noexcept nogil:
+    cdef mmu_t *mmu = w.t.mmu
+    cdef uint64_t synced = runs
+    cdef size_t k
+    mmu.c.set_ptes += runs
+    mmu.c.pte_writes += count(x, x.present)
+    if mmu.m.contpte:
+        mmu.c.pte_reads += single
+        mmu.c.set_ptes_multi += runs - single
+        if pte_valid(f.flags) or mmu.m.paint_invalid:
+            # a longer store goes block by block
+            for k in range(x.word, x.words_end):
+                synced += pb_popcount(block_starts(mmu, x, k) & x.present[k] & ~x.runs[k])
+    mmu.c.sync_tags += synced
+    mmu.c.icache_sync += synced if caches(f.flags) else 0
+
+
+cdef inline void rewrite(walk *w, maps *x, const fresh *f) noexcept nogil:
+    cdef pte_t keep = pte_addr_mask(w.t.mmu.m.page_shift)
+    cdef pb_change[5] c
+    cdef pte_t flags
+    cdef pte_t[64] copy
+    cdef pte_t *p
+    cdef uint64_t up, map
+    cdef size_t k
+    cdef unsigned int i
+    cdef int n
+    for k in range(x.word, x.words_end):
+        if not x.present[k]:
+            continue
+        up = upgraded(x, f, k)
+        flags, n = f.flags, 0
+        n = change(c, n, x.present[k], up, PTE_WRITE, &flags)
+        n = change(c, n, x.present[k], not_rdonly(w, x, f, k, up) if flags & PTE_RDONLY else 0, PTE_RDONLY, &flags)
+        n = change(c, n, x.present[k], x.dirty[k], PTE_DIRTY, &flags)
+        n = change(c, n, x.present[k], x.young[k], PTE_AF, &flags)
+        n = change(c, n, x.present[k], x.paint[k], PTE_CONT, &flags)
+        p = w.t.leaf + 64 * k
+        if not ~x.present[k]:
+            pb_rewrite(p, keep, flags, c, n)
+            continue
+        if w.t.mmu.m.ptrs_per_pte >= 64:
+            pb_rewrite_some(p, keep, flags, c, n, x.present[k])
+            continue
+        map = x.present[k]
+        while map:
+            i = pb_ctz(map)
+            copy[i] = p[i]
+            map &= map - 1
+        pb_rewrite(copy, keep, flags, c, n)
+        map = x.present[k]
+        while map:
+            i = pb_ctz(map)
+            p[i] = copy[i]
+            map &= map - 1
+
+
+# `flag` is flipped where `map` has a bit: for all present entries at once if it can be
+cdef inline int change(pb_change *c, int n, uint64_t present, uint64_t map, pte_t flag, pte_t *flags) noexcept nogil:
+    if not map & present:
+        return n
+    if not present & ~map:
+        flags[0] ^= flag
+        return n
+    c[n].map = map
+    c[n].flags = flag
+    return n + 1
+
+
+# the gather takes in the runs that need a flush
+cdef inline void gather_runs(walk *w, const maps *x, const fresh *f) noexcept nogil:
+    cdef mmu_t *mmu = w.t.mmu
+    cdef uint64_t flush, lo = 0, hi = 0
+    cdef size_t k, first = x.end, last = x.first
+    cdef bint any = False
+    for k in range(x.word, x.words_end):
+        flush = needs_flush(w, x, f, k)
+        if not flush:
+            continue
+        if not any:
+            first = entry(k, pb_ctz(flush))
+        any = True
+        last = entry(k, pb_top(flush))
+        mmu.c.gather_calls += pb_popcount(flush & x.runs[k])
+    if any:
+        lo, hi = addr_of(&w.t, first), addr_of(&w.t, last + 1)
+        mmu.tlb.start = min(mmu.tlb.start, lo)
+        mmu.tlb.end = max(mmu.tlb.end, hi)
+        mmu.tlb.cleared_ptes = True
+
+
+# Does contpte_try_fold() at i, a block's last entry, end at an entry of another WRITE? Then
+# what it read is counted. Most do: a block's last entry is committed by itself where its
+# exclusivity is not its neighbour's.
+cdef inline bint fails_to_fold(walk *w, const maps *x, const fresh *f, size_t i) noexcept nogil:
+    cdef uint64_t n = w.t.mmu.m.cont_ptes, up, block
+    cdef size_t k = i // 64
+    if n > 64 or pte_write(f.flags) or (pte_pfn(w.t.leaf[i], w.t.mmu.m.page_shift) & (n - 1)) != n - 1:
+        return False
+    block = (~<uint64_t>0 >> (64 - n)) << ((i % 64) + 1 - n)
+    # one batch of a folio of a block or more, so that WRITE alone can tell its entries apart
+    if (x.present[k] & block) != block or x.batch[k] & block & (block << 1):
+        return False
+    up = upgraded(x, f, k)
+    if up >> i % 64 & 1:
+        up = ~up
+    up &= block
+    if not up:
+        return False
+    w.t.mmu.c.fold_tries += 1
+    w.t.mmu.c.pte_reads += pb_ctz(up) - ((i % 64) + 1 - n) + 1
+    return True
+
+
+# Every run is committed: prot_commit_flush_ptes(). `starts`: what was started at once,
+# whose A/D was gathered.
+cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const fresh *f) noexcept nogil:
+    cdef mmu_t *mmu = w.t.mmu
+    cdef uint64_t runs = count(x, x.runs), single = 0, events, ones, tries
+    cdef size_t k, i
+    spread(x, starts, x.dirty)
+    spread(x, starts, x.young)
+    for k in range(x.word, x.words_end):
+        single += pb_popcount(alone(x, x.runs, k))
+    mmu.c.prot_commit += runs
+    mmu.c.cont_without_bbm += paint_blocks(w, x, f)
+    store_runs(w, x, f, runs, single)
+    gather_runs(w, x, f)
+    rewrite(w, x, f)
+    if not mmu.m.contpte:
+        return
+    # in the order of addresses: a block is unfolded, and its last entry's store may fold it
+    for k in range(x.word, x.words_end):
+        ones = alone(x, x.runs, k)
+        events = ones & block_ends(mmu, x, k) if pte_valid(f.flags) else 0
+        tries = events & x.single[k]
+        events &= ~tries
+        while tries:
+            # no folio of one page covers a block: nothing is read
+            i = entry(k, pb_ctz(tries))
+            tries &= tries - 1
+            mmu.c.fold_tries += (pte_pfn(w.t.leaf[i], mmu.m.page_shift) & (mmu.m.cont_ptes - 1)) == mmu.m.cont_ptes - 1
+        if x.cutting:
+            events |= x.cut[k]
+        while events:
+            i = entry(k, pb_ctz(events))
+            events &= events - 1
+            if x.cutting and bit_at(x.cut, i):
+                unfold_block(w, x, i, ones >> i % 64 & 1)
+            elif not fails_to_fold(w, x, f, i):
+                contpte_try_fold(&w.t, i, w.t.leaf[i])

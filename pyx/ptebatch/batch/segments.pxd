@@ -1,0 +1,141 @@
+# Segments of a regular stretch: one begins at each bit of a map and ends before the next,
+# at an entry that is not present, or with the stretch. Batches are segments of
+# folio_pte_batch(), runs those that are committed at once (maps.pxd).
+from libc.stdint cimport uint64_t
+from ..arm64.mmu cimport mmu_t
+from ..base.log cimport LOG_MAP, LOG_PRESENT, LOG_TAIL, pairs, pairs_add, pairs_run
+from .maps cimport bit_at, maps
+from .words cimport pb_ctz, pb_popcount
+
+# entry i of word k: an index in the table
+cdef inline size_t entry(size_t k, unsigned int i) noexcept nogil:
+    return 64 * k + i
+
+
+# where a segment ends: the next begins, or nothing is present
+cdef inline uint64_t stops(const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
+    return starts[k] | ~x.present[k]
+
+
+# the last entries of the segments in word k
+cdef inline uint64_t ends_of(const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
+    cdef uint64_t above = stops(x, starts, k + 1) << 63 if k + 1 < x.words_end else <uint64_t>1 << 63
+    return x.present[k] & (stops(x, starts, k) >> 1 | above)
+
+
+# bit i: entry i is the first (last) of a contpte block
+cdef inline uint64_t block_starts(const mmu_t *mmu, const maps *x, size_t k) noexcept nogil:
+    if x.blocks:
+        return x.blocks
+    return 0 if 64 * k & (mmu.m.cont_ptes - 1) else 1
+
+
+cdef inline uint64_t block_ends(const mmu_t *mmu, const maps *x, size_t k) noexcept nogil:
+    if x.blocks:
+        return x.blocks << (mmu.m.cont_ptes - 1)
+    return 0 if 64 * (k + 1) & (mmu.m.cont_ptes - 1) else <uint64_t>1 << 63
+
+
+cdef inline uint64_t count(const maps *x, const uint64_t *map) noexcept nogil:
+    cdef uint64_t sum = 0
+    cdef size_t k
+    for k in range(x.word, x.words_end):
+        sum += pb_popcount(map[k])
+    return sum
+
+
+cdef inline uint64_t count_and(const maps *x, const uint64_t *map, const uint64_t *other) noexcept nogil:
+    cdef uint64_t sum = 0
+    cdef size_t k
+    for k in range(x.word, x.words_end):
+        sum += pb_popcount(map[k] & other[k])
+    return sum
+
+
+# the first entry from i on at which no segment goes on
+cdef inline size_t next_stop(const maps *x, const uint64_t *starts, size_t i) noexcept nogil:
+    cdef size_t k = i // 64
+    cdef uint64_t stop
+    if i >= x.end:
+        return x.end
+    stop = stops(x, starts, k) & ~<uint64_t>0 << (i % 64)
+    while not stop:
+        k += 1
+        if k >= x.words_end:
+            return x.end
+        stop = stops(x, starts, k)
+    return min(x.end, 64 * k + pb_ctz(stop))
+
+
+# Segment lengths, into a log: words in which more than one begins as they are.
+cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) noexcept nogil:
+    cdef size_t k, i, begun = <size_t>-1
+    cdef uint64_t bits, ones = 0
+    cdef bint mapped = False
+    if to == NULL:
+        return
+    for k in range(x.word, x.words_end):
+        bits = stops(x, starts, k)
+        if not ~starts[k] and (mapped or ones or begun == <size_t>-1):
+            # nothing but single entries: the last of them may be longer
+            if mapped:
+                pairs_add(to, 0, <uint64_t>LOG_TAIL)
+            mapped = False
+            ones += 64
+            continue
+        if ones:
+            pairs_run(to, ones - 1, 1)
+            begun, ones = 64 * k - 1, 0
+        if starts[k] & (starts[k] - 1) and (mapped or bits & 1):
+            if begun != <size_t>-1:
+                pairs_run(to, 1, 64 * k - begun)
+            begun = <size_t>-1
+            if ~x.present[k]:
+                pairs_add(to, x.present[k], <uint64_t>LOG_PRESENT)
+            pairs_add(to, starts[k], <uint64_t>LOG_MAP)
+            mapped = True
+            continue
+        if mapped:
+            # what is left of the last segment
+            pairs_add(to, next_stop(x, starts, 64 * k) - 64 * k, <uint64_t>LOG_TAIL)
+            mapped = False
+        while bits:
+            i = entry(k, pb_ctz(bits))
+            bits &= bits - 1
+            if begun != <size_t>-1:
+                pairs_run(to, 1, i - begun)
+            begun = i if bit_at(x.present, i) else <size_t>-1
+    # the stretch may end with a word
+    if ones:
+        pairs_run(to, ones, 1)
+    if mapped:
+        pairs_add(to, 0, <uint64_t>LOG_TAIL)
+    if begun != <size_t>-1:
+        pairs_run(to, 1, x.end - begun)
+
+
+# a bit for entries whose segment is they alone
+cdef inline uint64_t alone(const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
+    return starts[k] & ends_of(x, starts, k)
+
+
+# the first entries of the blocks of word k, none larger, that lie in one segment each
+cdef inline uint64_t blocks_inside_one(const mmu_t *mmu, const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
+    cdef uint64_t first = block_starts(mmu, x, k), cut = (starts[k] & ~first) | ~x.present[k]
+    cdef size_t n = mmu.m.cont_ptes // 2
+    # what cuts a block, at the block's first entry
+    while n:
+        cut |= cut >> n
+        n //= 2
+    return first & ~cut
+
+
+# do the n entries of a block larger than a word, from i on, lie in one segment?
+cdef inline bint inside_one(const maps *x, const uint64_t *starts, size_t i, size_t n) noexcept nogil:
+    cdef size_t k
+    if i + n > x.end:
+        return False
+    for k in range(i // 64, (i + n) // 64):
+        if ~x.present[k] or starts[k] & (~<uint64_t>1 if 64 * k == i else ~<uint64_t>0):
+            return False
+    return True
