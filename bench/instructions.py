@@ -4,7 +4,8 @@
 
 Valgrind's callgrind counts what ``MM.mprotect`` executes, RO and back on 64 MiB,
 for each row of layout, pattern and strategy, once with the AVX2 loops and once
-with the portable ones. ``--check`` compares with instructions.json and exits 1
+with the portable ones; then on the address spaces of irregular.py, in which nothing
+repeats, each call on a fresh one. ``--check`` compares with instructions.json and exits 1
 when a row needs more; ``--record`` writes that file. Exit status 77: nothing
 could be counted here, and why.
 """
@@ -29,6 +30,14 @@ LENGTH = 64 << 20
 PTES = LENGTH >> 12
 WORLDS = [(layout, "uniform") for layout in ("T1", "T2", "T3", "T3-shuffled")] + [("T1", "alternating"), ("T1", "random")]
 CASES = [(*world, strategy) for world in WORLDS for strategy in ("folio", "lookahead", "per-pte")]
+#: names of irregular.py, which is imported where the core is, and the strategies they run under
+IRREGULAR = (
+    "T3 random", "T3 A/D", "T3 A/D random", "T3 A/D random shuffled", "T1 A/D", "T1 forked in blocks of 512",
+    "T1 forked in blocks of 64", "T1 partial", "mixed", "mixed shuffled", "mixed A/D", "T1 p=.99", "T1 p=.9", "T1 p=.5",
+    "order 1", "order 2", "order 3", "order 2 p=.5", "T2 forked in blocks of 16", "T2 partial", "T2 holes", "T3 holes",
+    "T2 copied", "T1 copied", "T1 copied A/D",
+)  # fmt: skip
+CASES += [(name, "folio") for name in IRREGULAR] + [("T1 p=.5", "lookahead"), ("T1 p=.5", "per-pte")]
 ISAS = ("v3", "base")
 #: share by which a row may grow
 TOLERANCE = 0.03
@@ -44,10 +53,18 @@ class Uncounted(Exception):
 def drive() -> None:
     """What runs below valgrind: a call of getppid() before and behind each case, at which callgrind writes a dump."""
     build = builds.load("bench.worlds").build
-    for layout, exclusive, strategy in CASES:
-        mm, start, length = build(layout, LENGTH, exclusive=exclusive)
+    irregular = builds.load("bench.irregular").WORLDS
+    assert set(IRREGULAR) == set(irregular)
+    for *world, strategy in CASES:
+        if len(world) == 1:
+            fresh, start, length = irregular[world[0]][0](PTES)
+            mm = fresh.copy()
+        else:
+            mm, start, length = build(world[0], LENGTH, exclusive=world[1])
         for prot in (1, 3):
             mm.mprotect(start, length, prot, strategy=strategy)
+        if len(world) == 1:
+            mm = fresh.copy()
         os.getppid()
         for prot in (1, 3):
             mm.mprotect(start, length, prot, strategy=strategy)

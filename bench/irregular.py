@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptebatch import Machine
-
 from .worlds import PFN_BASE, START, World, place
 
-AF, RDONLY, WRITE, CONT, DIRTY = (np.uint64(1 << bit) for bit in (10, 7, 51, 52, 55))
+AF, RDONLY, WRITE, DIRTY = (np.uint64(1 << bit) for bit in (10, 7, 51, 55))
 
 
 class Target(NamedTuple):
@@ -39,7 +37,9 @@ def _aged(world: World, nr: int, seed: int = 7) -> World:
     return world
 
 
-def _equal(order: int, p: float | None = None, *, aged: bool = False, shuffled: bool = False, fold: bool = True) -> Callable[[int], World]:
+def _equal(
+    order: int, p: float | None = None, *, aged: bool = False, shuffled: bool = False, fold: bool = True
+) -> Callable[[int], World]:
     def build(nr: int) -> World:
         how: dict[str, Any] = {"order": order, "fold": fold, "exclusive": None if p is None else _some(p, nr, 1)}
         if shuffled:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 from ptebatch.cli import main
+
+
+def hear_interrupts() -> None:
+    """For `preexec_fn`: a shell lets what it starts in the background ignore Ctrl-C, and what that starts, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def joined(err: str) -> str:

@@ -74,7 +74,9 @@ def world(seed, *, memo):
     start = BASE + (int(draw.choice([0, 0, 0, 1, 8, 15, 16, 100])) << machine.page_shift)
     mm.mmap(start, pages << machine.page_shift, 3)
     heads = shuffled(draw, orders) if draw.integers(2) else None
-    mm.map_folios(start, pages, orders=orders, heads=heads, exclusive=exclusive(draw, pages), skip=skip, fold=bool(draw.integers(4)))
+    mm.map_folios(
+        start, pages, orders=orders, heads=heads, exclusive=exclusive(draw, pages), skip=skip, fold=bool(draw.integers(4))
+    )
     ptes = mm.ptes(start, pages)
     damage(draw, mm, ptes)
     calls = []

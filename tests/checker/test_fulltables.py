@@ -156,7 +156,8 @@ def keeps_every_law(strategy, machine: str, nr: int, seed: int) -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("strategy", SOUND)
 def test_sound_loops_keep_every_law(strategy, machine):
-    keeps_every_law(strategy, machine, 6, seed=2)
+    # a table of 8192 entries takes seconds, traced
+    keeps_every_law(strategy, machine, 2 if "64K" in machine else 6, seed=2)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from messages import hear_interrupts
 
 from ptebatch import MM, verify_strategy
 from ptebatch.checker import watch
@@ -82,7 +83,7 @@ def test_every_member_of_a_window_that_is_over_raises():
 def test_an_interrupted_search_says_what_was_tried_and_how_to_go_on():
     """It printed nothing."""
     call = [sys.executable, "-m", "ptebatch", "verify", "--strategy", "folio", "--exhaustive"]
-    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as search:
         time.sleep(4)
         os.kill(search.pid, signal.SIGINT)
         out, err = search.communicate(timeout=60)

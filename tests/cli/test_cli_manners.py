@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from messages import joined, refused, said
+from messages import hear_interrupts, joined, refused, said
 
 from ptebatch import __version__, verify
 from ptebatch.cli import main
@@ -203,7 +203,9 @@ def test_an_interrupt_is_quiet(capsys, monkeypatch):
 def test_an_interrupt_while_it_imports_leaves_no_traceback(delay):
     """It left one of whatever module was being imported."""
     call = [sys.executable, "-m", "ptebatch", "compare", "--layout", "T3:256M"]
-    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as command:
+    with subprocess.Popen(
+        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    ) as command:
         time.sleep(delay)
         command.send_signal(signal.SIGINT)
         _, err = command.communicate(timeout=60)

@@ -58,7 +58,7 @@ def wanted(tree: Path) -> set[str]:
 
 
 def modules(tree: Path) -> set[str]:
-    return {p.stem for p in (tree / "pyx/ptebatch").rglob("*.pyx")} - {"replay"} | {"_replay_base"}
+    return {p.stem for p in (tree / "pyx/ptebatch").rglob("*.pyx")} - {"replay", "regular"} | {"_replay_base", "_regular_base"}
 
 
 def lacking(tree: Path, names: set[str]) -> set[str]:
@@ -147,6 +147,8 @@ def test_a_pure_step_of_a_third_party_is_replayed_as_a_built_in_one_is(mine, ord
             mm.mmap(0x200000, 8192 * 4096, 3)
             mm.map_folios(0x200000, 8192, order)
             done[name] = mm.mprotect(0x200000, 8192 * 4096, 1, strategy=name).counters, mm.replayed
+            # which unit was learnt, and how, is a built-in one's own: a third party has no formula
+            del done[name][1]["maps"]
         finally:
             if name != "folio":
                 unregister(name)

@@ -20,6 +20,7 @@ from .catalogue import HERE, TREE
 #: groups of tests; in each, the first failure ends the run
 TESTS = {
     "killed": ("mutants/test_mutants_killed.py", "mutants/test_mutants_killed_memo.py", "mutants/test_mutants_killed_vma.py"),
+    "formula": ("batch/test_formula.py",),
     "memo": ("batch/test_memo.py",),
     "window": ("batch/test_strategies.py", "checker/test_checker_planted.py::test_commits_of_the_wrong_entries_are_refused"),
     "mprotect": ("mm/test_mprotect_errno.py", "reference/test_differential_mprotect.py"),

@@ -74,7 +74,9 @@ def test_there_are_enough_in_every_part_of_the_core():
     files = Counter(m.file for m in MUTANTS)
     for file in ("batch/strategies.pyx", "batch/seam.pxd", "arm64/contpte.pxd", "arm64/pte.pxd", "arm64/ptep.pxd",
                  "batch/folio_batch.pxd", "arm64/tlb.pxd", "mm/change_protection.pxd", "mm/softleaf.pxd", "batch/memo.pxd",
-                 "batch/replay.pyx", "batch/simd.pxd", "mm/mprotect.pxd", "mm/vma.pxd", "arm64/mmu.pxd"):  # fmt: skip
+                 "batch/replay.pyx", "batch/simd.pxd", "batch/maps.pxd", "batch/formula.pxd", "batch/commits.pxd",
+                 "batch/segments.pxd", "batch/regular.pyx", "batch/words.pxd", "mm/mprotect.pxd",
+                 "mm/vma.pxd", "arm64/mmu.pxd"):  # fmt: skip
         assert files[file] >= 3, file
 
 
