@@ -159,10 +159,22 @@ def test_a_hole_in_a_folded_block(strategy):
     got = []
     for memo in (True, False):
         mm = mapped(64, 6, np.ones(64, bool), memo=memo)
-        mm.ptes(BASE, 64)[21] = 0
+        mm.ptes(BASE, 64)[31] = 0
         r = mm.mprotect(BASE, 64 << 12, 3, strategy=strategy)
         got.append((r.counters, r.batches, mm.ptes(BASE, 64).tobytes()))
     assert got[0] == got[1]
+
+
+@pytest.mark.parametrize("strategy", FORMULAS)
+def test_pages_of_files_are_never_asked(strategy):
+    """Whatever stands in their metadata: PageAnonExclusive is a property of anonymous pages."""
+    got = []
+    for memo in (True, False):
+        mm = mapped(64, 6, np.arange(64) % 3 > 0, memo=memo)
+        mm.pages[:] &= 0xEF
+        r = mm.mprotect(BASE, 64 << 12, 3, strategy=strategy)
+        got.append((r.counters, r.batches, r.subs, mm.ptes(BASE, 64).tobytes()))
+    assert got[0] == got[1] and got[0][0]["pae_reads"] == 0
 
 
 def test_logs_of_short_segments_are_maps_and_read_as_lengths():

@@ -99,6 +99,8 @@ cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) n
             # what is left of the last segment
             pairs_add(to, next_stop(x, starts, 64 * k) - 64 * k, <uint64_t>LOG_TAIL)
             mapped = False
+        # where a segment begins, or the open one ends because nothing follows
+        bits = starts[k] | (~x.present[k] & (x.present[k] << 1 | (1 if begun != <size_t>-1 else 0)))
         while bits:
             i = entry(k, pb_ctz(bits))
             bits &= bits - 1

@@ -74,7 +74,7 @@ cdef inline void learn(walk *w, const strategy *s, memo *m, size_t nr) noexcept 
     cdef aside a
     memo_copy_in(w, m, nr)
     memo_begin(w, m, &a)
-    if m.formula and one_order(m):
+    if m.formula and nr >= 64 and one_order(m):
         w.end = first + nr
         memo_regular(w, m)
         w.end = end
