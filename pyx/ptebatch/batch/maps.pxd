@@ -275,6 +275,9 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     sw = map_of(&bits, &seen, DIRTY_BIT)
     # no entry of the kernel's: neither WRITE nor RDONLY, or dirty twice and read-only
     stretch_ends(x, k, (~wr & ~ro) | (wr & ro & sw), &present, &more)
+    if not present:
+        clear_word(x, k)
+        return more
     elsewhere = 0
     if holes or seen.breaks & address:
         elsewhere = pb_map_breaks(p, page, address)
