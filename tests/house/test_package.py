@@ -315,4 +315,4 @@ def test_the_uninstalled_build_is_a_whole_package(clone, tmp_path):
     listed = run(tools / "meson", "test", "-C", build, "--list", PATH=path)
     assert "pytest" in listed
     quick = "--test-args=-k test_prim"
-    run(tools / "meson", "test", "-C", build, "--print-errorlogs", *quick, PATH=path)
+    run(tools / "meson", "test", "-C", build, "--print-errorlogs", quick, PATH=path)
