@@ -107,6 +107,7 @@ def test_cont_painted_by_a_step():
 # ---- replay: the run step by step is its oracle ----
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_as_pure_as_it_says_is_caught():
     """It works in single entries each other time: the same tables, but other counts than replay multiplies."""
     calls = iter(range(1 << 40))

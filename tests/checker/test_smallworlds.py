@@ -111,6 +111,7 @@ REDUCTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_edges():
     """Full tables, empty entries at their ends too, with every range."""
     names, changes = "none RO,e RW,e RO", "rw ro"
@@ -165,6 +166,7 @@ def test_accessed_and_dirty_with_writenotify():
     agree(TINY, kept, full, 40_000, loops=(planted.SharedFirstDirty, planted.SharedClean, planted.LosesDirtyOfOthers))
 
 
+@pytest.mark.slow
 def test_entries_that_are_not_present():
     """Softleaf entries of every kind in rows of four."""
     leaves = [name for name in smallworlds._LEAVES.split() if name in codes(TINY)]

@@ -128,12 +128,14 @@ def test_each_becomes_a_copy_of_its_function():
 # ---- the command ----
 
 
+@pytest.mark.slow
 def test_a_fault_that_nothing_sees_is_told(run, planted):
     status, out, _ = run("--catalogue", planted())
     assert status == 1, out
     assert re.search(r"^planted +SURVIVES", out, re.M) and "1 faults: 0 caught" in out and "1 survive" in out
 
 
+@pytest.mark.slow
 def test_a_fault_with_a_reason_may_survive(run, planted):
     status, out, _ = run("--catalogue", planted(survives="it changes nothing"))
     assert status == 0

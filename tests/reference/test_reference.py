@@ -101,7 +101,12 @@ def all_differences(path: str, every: int = 1) -> Iterator[str]:
             yield from differences(scenario, engine, vectors)
 
 
-EVERY = [("golden/named.json.gz", 1), ("golden/named_16k.json.gz", 1), ("golden/random_a.json.gz", 10)]
+EVERY = [
+    ("golden/named.json.gz", 1),
+    ("golden/named_16k.json.gz", 5),
+    pytest.param("golden/named_16k.json.gz", 1, marks=pytest.mark.slow),
+    ("golden/random_a.json.gz", 10),
+]
 
 
 @pytest.mark.parametrize(("path", "every"), EVERY)
