@@ -8,6 +8,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_t, pte_valid_cont, pte_young
+from ..base.counters cimport counters
 from .maps cimport bit_at, continues, cut_to, lanes, last_bit, maps, next_bit
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
 from .segments cimport block_ends, block_starts, blocks_inside_one, count, ends_of, entry, inside_one, next_stop
@@ -122,6 +123,8 @@ cdef inline void read_again(walk *w, const maps *x, size_t i) noexcept nogil:
     if bit_at(x.cont, i):
         if i & (n - 1):
             end = (i | (n - 1)) + 1
+            if x.joining and end < x.end and bit_at(x.joined, end):
+                end = next_stop(x, x.batch, end + 1)
         else:
             blocks = (end - i) // n
             w.t.mmu.c.ptep_get += blocks
@@ -156,16 +159,17 @@ cdef inline void cut_runs(const walk *w, maps *x) noexcept nogil:
             x.runs[k] |= changes & x.present[k]
 
 
-# Units that are started by themselves unfold the folded blocks that they cut. `rescans`: the next unit asks the table again, and
-# what is left of such a block is a batch of its own:
-#   c c c c | c c c c      unit - - | unit . .  | - - - -
-# Where it would go on into entries that were not folded, the stretch ends before it.
+# Units that are started by themselves unfold the folded blocks that they cut. `rescans`:
+# the next unit asks the table again, and what is left of such a block is a batch of its
+# own, or goes on into entries that were not folded before:
+#   c c c c | c c c c      unit - - | unit - -  | c c c c
+#   c c c c | - - - -      unit - - | unit - -    - - - -
 cdef inline void cut_blocks(const walk *w, maps *x, bint rescans) noexcept nogil:
     cdef size_t n = w.t.mmu.m.cont_ptes, i, k, cut = <size_t>-1
     if not x.folded:
         return
     for k in range(x.word, x.words_end):
-        x.cut[k] = 0
+        x.cut[k] = x.joined[k] = 0
     i = next_bit(x.cont, x.first, x.end)
     while i < x.end:
         if rescans and cut + n == i and not bit_at(x.batch, i):
@@ -175,9 +179,44 @@ cdef inline void cut_blocks(const walk *w, maps *x, bint rescans) noexcept nogil
             x.cut[i // 64] |= <uint64_t>1 << (i % 64)
             cut = i
             if rescans and i + n < w.end and not pte_valid_cont(w.t.leaf[i + n]) and continues(w, x, i + n, PTE_CONT):
-                cut_to(x, last_bit(x.batch, i))
-                return
+                if i + n == x.end:
+                    cut_to(x, last_bit(x.batch, i))
+                    return
+                join(x, i + n)
         i = next_bit(x.cont, i + n, x.end)
+
+
+# the batch at i is one with what is left of the block before it
+cdef inline void join(maps *x, size_t i) noexcept nogil:
+    cdef uint64_t bit = <uint64_t>1 << (i % 64)
+    x.joining = True
+    x.joined[i // 64] |= bit
+    if bit_at(x.exclusive, i) == bit_at(x.exclusive, i - 1):
+        x.runs[i // 64] &= ~bit
+
+
+# Does no unit that begins at i know its batch, so that it reads what the first one did?
+cdef inline bint begins_inside(const maps *x, size_t i) noexcept nogil:
+    return not bit_at(x.batch, i) or (x.joining and bit_at(x.joined, i))
+
+
+# Batches that were joined have no first unit: what read_all() and read_ends() counted
+# of them is taken back.
+cdef inline void unread_joined(walk *w, const maps *x) noexcept nogil:
+    cdef counters before = w.t.mmu.c
+    cdef size_t i, end
+    if not x.joining:
+        return
+    i = next_bit(x.joined, x.first, x.end)
+    while i < x.end:
+        end = next_stop(x, x.batch, i + 1)
+        before = w.t.mmu.c
+        if end < w.end and not bit_at(x.last, end - 1):
+            read_entry(w, end)
+        w.t.mmu.c.ptep_get = 2 * before.ptep_get - w.t.mmu.c.ptep_get - (end - i)
+        w.t.mmu.c.pte_reads = 2 * before.pte_reads - w.t.mmu.c.pte_reads - (end - i)
+        w.t.mmu.c.contpte_ptep_get = 2 * before.contpte_ptep_get - w.t.mmu.c.contpte_ptep_get
+        i = next_bit(x.joined, i + 1, x.end)
 
 
 # units that end where their block was unfolded and the next is folded: no page ended them

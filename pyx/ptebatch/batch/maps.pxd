@@ -53,6 +53,7 @@ cdef struct maps:
     pte_t flags                # of every present entry, A/D, WRITE, RDONLY and CONT aside
     bint folded                # some entry is valid and has CONT
     bint cutting               # starts unfold blocks, those of `cut`
+    bint joining               # some of them go on into the next batch, those of `joined`
     uint64_t[MAP_WORDS] present
     uint64_t[MAP_WORDS] batch          # the first entry of each batch of folio_pte_batch()
     uint64_t[MAP_WORDS] last           # the entry maps the last page of its folio
@@ -66,6 +67,7 @@ cdef struct maps:
     # made by formulas
     uint64_t[MAP_WORDS] runs           # the first entry of each stretch committed at once
     uint64_t[MAP_WORDS] cut            # first entry of each folded block that a start unfolds
+    uint64_t[MAP_WORDS] joined         # first entry of each batch that what is left of an unfolded block goes on into
     uint64_t[MAP_WORDS] paint          # entries that are painted CONT
     uint32_t[MAP_WORDS * 32 + 1] block_reads   # of the folded blocks before each, to be scanned
 
@@ -394,7 +396,7 @@ cdef inline bint maps_read(const walk *w, maps *x) noexcept nogil:
     x.word = x.first // 64
     x.blocks = every(w.t.mmu.m.cont_ptes) if w.t.mmu.m.cont_ptes <= 64 else 0
     x.flags = 0
-    x.folded = x.cutting = False
+    x.folded = x.cutting = x.joining = False
     k = x.word
     while 64 * k < w.end:
         if not map_word(w, x, k, w.end):

@@ -10,7 +10,8 @@ from libc.stdint cimport uint64_t
 
 from .commits cimport commit_runs, fresh, fresh_of
 from .formula cimport (
-    cut_blocks, cut_runs, joints, read_again, read_all, read_ends, read_holes, spread_blocks, start_segments, sum_block_reads,
+    begins_inside, cut_blocks, cut_runs, joints, read_again, read_all, read_ends, read_holes, spread_blocks, start_segments,
+    sum_block_reads, unread_joined,
 )
 from .maps cimport FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read, next_bit
 from .seam cimport walk
@@ -53,18 +54,19 @@ cdef void own_units(walk *w, maps *x, bint rescans) noexcept nogil:
     nr = asked = count(x, x.runs)
     read_all(w, x)
     read_ends(w, x, x.batch)
+    unread_joined(w, x)
     if rescans:
         w.t.mmu.c.batch_scans += nr - count_and(x, x.runs, x.single)
     else:
         asked = count(x, x.batch)
         w.t.mmu.c.batch_scans += asked - count_and(x, x.batch, x.single)
     w.t.mmu.c.normal_page += asked
-    if rescans and nr != count(x, x.batch):
+    if rescans:
         if x.folded:
             sum_block_reads(w, x)
         i = next_bit(x.runs, x.first, x.end)
         while i < x.end:
-            if not x.batch[i // 64] >> (i % 64) & 1:
+            if begins_inside(x, i):
                 read_again(w, x, i)
             i = next_bit(x.runs, i + 1, x.end)
     w.t.mmu.c.n_batches += nr
@@ -84,7 +86,8 @@ cdef void own_units(walk *w, maps *x, bint rescans) noexcept nogil:
 
 # runs whose end was found by asking one page more
 cdef uint64_t ended_by_exclusive(const walk *w, const maps *x) noexcept nogil:
-    return count_and(x, x.runs, x.anon) - count_and(x, x.batch, x.anon) - joints(w, x)
+    cdef uint64_t joined = count_and(x, x.joined, x.anon) if x.joining else 0
+    return count_and(x, x.runs, x.anon) - (count_and(x, x.batch, x.anon) - joined) - joints(w, x)
 
 
 # every entry by itself
