@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import planted
 import pytest
+from long import some_slow
 
 from ptebatch import STRATEGIES
 from ptebatch.checker import search as checker
@@ -37,7 +38,7 @@ TURNS = [(strategy, machine) for i, machine in enumerate(MACHINES) for j, strate
 @pytest.fixture(autouse=True)
 def _fewer_random_worlds(request, monkeypatch):
     """The long tests draw as many as users do."""
-    if "slow" not in request.keywords:
+    if not {"slow", "exhaustive"} & set(request.keywords):
         monkeypatch.setattr(checker, "RANDOM", 4096)
         monkeypatch.setattr(checker, "FULL", 20)
         monkeypatch.setattr(checker, "FULL_ROUND", 5)
@@ -62,14 +63,13 @@ def test_sound_loops_keep_every_law_on_every_machine(strategy, machine):
     assert report.machine == Machine.parse(f"{machine},{PAIRS}")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "machine"), TURNS)
+@pytest.mark.parametrize(("strategy", "machine"), some_slow(TURNS, 8))
 def test_sound_loops_keep_every_law_in_rows_of_four(strategy, machine):
     report = verify_strategy(strategy, machine=f"{machine},{ROWS}")
     assert report.ok and report.complete, report.text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_merged_loop_keeps_every_law_in_every_world():
     """All of the default size: some 200 million after reduction."""
     report = verify_strategy("folio")

@@ -7,6 +7,7 @@ from itertools import islice
 import planted
 import planting
 import pytest
+from long import some_slow
 from planted import FAULTS, SOUND
 
 from ptebatch import MM, Window
@@ -79,9 +80,11 @@ def test_sound_loops_pass(step):
         assert report.judged >= 4096
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["6.12", "6.16", "6.17", "7.3", "7.3,bbml=3", "7.3,hafdbs=off", "7.3,granule=16K"])
-@pytest.mark.parametrize("step", SOUND, ids=lambda step: getattr(step, "__name__", ""))
+EVERY = [(step, kernel) for kernel in ("6.12", "6.16", "6.17", "7.3", "7.3,bbml=3", "7.3,hafdbs=off", "7.3,granule=16K")
+         for step in SOUND]  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "kernel"), some_slow(EVERY, 4), ids=lambda given: getattr(given, "__name__", str(given)))
 def test_sound_loops_pass_on_every_machine(step, kernel):
     report = verify_strategy(step, machine=kernel, worlds=100_000)
     assert report.ok, str(report.counterexample)

@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 import planted
 import pytest
+from long import some_slow
 from planting import SOUND as STEPS
 from planting import Folio
 
@@ -160,9 +161,7 @@ def test_sound_loops_keep_every_law(strategy, machine):
     keeps_every_law(strategy, machine, 2 if "64K" in machine else 6, seed=2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("strategy", SOUND)
+@pytest.mark.parametrize(("strategy", "machine"), some_slow([(s, m) for m in MACHINES for s in SOUND], 5))
 def test_sound_loops_keep_every_law_in_many_worlds(strategy, machine):
     keeps_every_law(strategy, machine, 20, seed=3)
 
