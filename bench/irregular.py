@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .worlds import PFN_BASE, START, World, place
+from ptebatch.layouts.entries import edit
 
-AF, RDONLY, WRITE, DIRTY = (np.uint64(1 << bit) for bit in (10, 7, 51, 55))
+from .worlds import PFN_BASE, START, World, place
 
 
 class Target(NamedTuple):
@@ -28,13 +28,17 @@ def _some(p: float, nr: int, seed: int) -> Any:
     return np.random.default_rng(seed).random(nr) < p
 
 
-def _aged(world: World, nr: int, seed: int = 7) -> World:
-    """Half of the pages old, half clean, as page by page as hardware leaves order 0 and unfolded folios."""
-    ptes = world.mm.ptes(world.start, nr)
-    young, dirty = _some(0.5, nr, seed), _some(0.5, nr, seed + 1)
-    ptes[~young] &= ~AF
-    ptes[~dirty] = (ptes[~dirty] & ~DIRTY) | RDONLY
+def _edited(world: World, nr: int, **which: Any) -> World:
+    """The same with some entries not as they were mapped: see `edit`. Copies take frames behind those that are mapped."""
+    every = np.ones(nr, bool)
+    given = {"copied": ~every, "present": every, "young": every, "dirty": every} | which
+    edit(world.mm, START, nr, True, copies=PFN_BASE + nr, **given)
     return world
+
+
+def _aged(world: World, nr: int) -> World:
+    """Half of the pages old, half clean, page by page as hardware leaves order 0 and unfolded folios."""
+    return _edited(world, nr, young=_some(0.5, nr, 7), dirty=_some(0.5, nr, 8))
 
 
 def _equal(
@@ -95,19 +99,13 @@ def _partial(order: int, skip: int) -> Callable[[int], World]:
 
     def build(nr: int) -> World:
         world = place(nr << 12, {"order": order, "fold": False})
-        world.mm.ptes(START, nr).reshape(-1, 1 << order)[:, :skip] = 0
-        return world
+        return _edited(world, nr, present=np.arange(nr) % (1 << order) >= skip)
 
     return build
 
 
 def _holes(order: int, p: float) -> Callable[[int], World]:
-    def build(nr: int) -> World:
-        world = place(nr << 12, {"order": order, "fold": False})
-        world.mm.ptes(START, nr)[_some(p, nr, 6)] = 0
-        return world
-
-    return build
+    return lambda nr: _edited(place(nr << 12, {"order": order, "fold": False}), nr, present=~_some(p, nr, 6))
 
 
 def copied(order: int, p: float, *, aged: bool = False) -> Callable[[int], World]:
@@ -115,21 +113,10 @@ def copied(order: int, p: float, *, aged: bool = False) -> Callable[[int], World
 
     def build(nr: int) -> World:
         world = place(nr << 12, {"order": order, "exclusive": np.zeros(nr, bool), "fold": False}, frames=2 * nr)
-        mm, where = world.mm, np.flatnonzero(_some(p, nr, 5))
-        ptes = mm.ptes(START, nr)
-        own = np.arange(where.size, dtype=np.uint64) + np.uint64(PFN_BASE + nr)
-        flags = np.uint64(int(ptes[0]) & ~((1 << 50) - (1 << 12)))
-        ptes[where] = (flags & ~RDONLY) | WRITE | DIRTY | (own << np.uint64(12))
-        mm.pages[nr : nr + where.size] = 0x90  # order 0, anonymous, exclusive
-        return _aged_writable(world, nr) if aged else world
+        young = ~_some(0.3, nr, 9) if aged else np.ones(nr, bool)
+        return _edited(world, nr, copied=_some(p, nr, 5), young=young)
 
     return build
-
-
-def _aged_writable(world: World, nr: int) -> World:
-    """Some pages old, as a live process has them."""
-    world.mm.ptes(START, nr)[_some(0.3, nr, 9)] &= ~AF
-    return world
 
 
 T3, T1, MIXED = Target(10, 25), Target(5, 10), Target(8, 20)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from ptebatch import MM, STRATEGIES, Machine
+from ptebatch import bits as b
 from ptebatch.kernels import ERAS
 
 BASE = 1 << 40
 FORMULAS = ("folio", "nested", "lookahead", "iterator", "per-pte")
 OPS = ((1, 3, 1), (1, 3, 0, 3), (5, 7, 1, 3), (0, 3, 1), (3, 1, 3))
-AF, RDONLY, DIRTY = (np.uint64(1 << bit) for bit in (10, 7, 55))
+AF, RDONLY, DIRTY, CONT = (np.uint64(bit) for bit in (b.PTE_AF, b.PTE_RDONLY, b.PTE_DIRTY, b.PTE_CONT))
 
 
 def orders_of(draw, pages):
@@ -131,7 +132,7 @@ def mapped(pages, order, mask, *, memo, machine=None):
     mm.map_folios(BASE, pages, order=order)
     mm.mprotect(BASE, pages << 12, 1)
     first = (int(mm.ptes(BASE, 1)[0]) & ((1 << 50) - 1)) >> 12
-    mm.pages[first - 1024 : first - 1024 + pages][~mask] &= 0x7F
+    mm.pages[first - 1024 : first - 1024 + pages][~mask] &= ~np.uint8(b.PG_ANON_EXCLUSIVE)
     return mm
 
 
@@ -147,7 +148,7 @@ def test_a_folded_block_next_to_one_that_is_not(strategy):
             mm = mapped(128, 7, np.resize(mask, 128), memo=memo)
             ptes = mm.ptes(BASE, 128)
             for block in unfolded:
-                ptes[16 * block : 16 * block + 16] &= ~np.uint64(1 << 52)
+                ptes[16 * block : 16 * block + 16] &= ~CONT
             r = mm.mprotect(BASE, 128 << 12, 3, strategy=strategy)
             got.append((r.counters, r.batches, r.subs, r.flushes, mm.ptes(BASE, 128).tobytes()))
         assert got[0] == got[1], (seed, strategy)
@@ -171,7 +172,7 @@ def test_pages_of_files_are_never_asked(strategy):
     got = []
     for memo in (True, False):
         mm = mapped(64, 6, np.arange(64) % 3 > 0, memo=memo)
-        mm.pages[:] &= 0xEF
+        mm.pages[:] &= ~np.uint8(b.PG_ANON)
         r = mm.mprotect(BASE, 64 << 12, 3, strategy=strategy)
         got.append((r.counters, r.batches, r.subs, mm.ptes(BASE, 64).tobytes()))
     assert got[0] == got[1] and got[0][0]["pae_reads"] == 0

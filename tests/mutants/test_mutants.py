@@ -209,7 +209,7 @@ def test_the_three_of_the_build_fit_the_source(run, three):
     assert status == 0 and "3 faults, 0 do not fit" in out
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # minutes; .ci/run runs the command itself, on a sample
 def test_a_run_with_a_build(three, tmp_path, monkeypatch, capsys):
     """A build of the three, and the detectors on each."""
     monkeypatch.setattr(sys, "argv", ["mutants", "--jobs", "1", "--catalogue", str(three), "--table", str(tmp_path / "table.md")])

@@ -39,12 +39,16 @@ cdef inline void __set_pte(table *t, size_t idx, pte_t pte) noexcept nogil:
     emit(t, EV_WRITE, idx, pte)
 
 
+# does a store of this entry sync the instruction cache?
+cdef inline bint syncs_icache(pte_t pte) noexcept nogil:
+    return pte_present(pte) and pte_user_exec(pte) and not pte_special(pte)
+
+
 # flags alike in each store, frames advancing; caches are synced once
 cdef inline void __set_ptes(table *t, size_t idx, pte_t pte, size_t nr) noexcept nogil:
     cdef size_t i
     t.mmu.c.sync_tags += 1
-    if pte_present(pte) and pte_user_exec(pte) and not pte_special(pte):
-        t.mmu.c.icache_sync += 1
+    t.mmu.c.icache_sync += syncs_icache(pte)
     t.mmu.c.pte_writes += nr
     if t.mmu.tr != NULL:
         for i in range(nr):

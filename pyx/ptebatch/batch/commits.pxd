@@ -1,18 +1,19 @@
 # How a formula commits: every run of a regular stretch stored, painted, gathered and
 # counted, and the entries rewritten once (formula.pxd has what comes before).
 from libc.stdint cimport uint64_t
-from ..arm64.contpte cimport contpte_try_fold
+from libc.string cimport memcpy
+from ..arm64.contpte cimport contpte_try_fold, syncs_icache
 from ..arm64.mmu cimport addr_of, mmu_t
 from ..arm64.pte cimport (
-    PTE_AF, PTE_CHG, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SWBITS, PTE_WRITE, pte_addr_mask, pte_pfn, pte_present, pte_special,
-    pte_t, pte_user_exec, pte_valid, pte_write,
+    PTE_AF, PTE_CHG, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SWBITS, PTE_WRITE, pte_addr_mask, pte_pfn, pte_t,
+    pte_valid, pte_write,
 )
 from ..arm64.tlb cimport convert_flush
 from .maps cimport bit_at, maps
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
 from .segments cimport alone, block_ends, block_starts, blocks_inside_one, count, ends_of, entry, inside_one, stops
 from .words cimport (
-    pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_rewrite_some, pb_spread_down, pb_spread_up, pb_top,
+    pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_spread_down, pb_spread_up, pb_top,
 )
 
 # a start has unfolded the block at i: contpte_unfold()
@@ -26,13 +27,8 @@ cdef inline void unfold_block(walk *w, const maps *x, size_t i, bint single) noe
     if not mmu.m.elides_bbm:
         convert_flush(mmu, addr_of(&w.t, i))
     mmu.c.sync_tags += 1
-    mmu.c.icache_sync += caches(x.flags)
+    mmu.c.icache_sync += syncs_icache(x.flags)
     mmu.c.pte_writes += n
-
-
-# does a store of this entry sync the instruction cache?
-cdef inline bint caches(pte_t pte) noexcept nogil:
-    return pte_present(pte) and pte_user_exec(pte) and not pte_special(pte)
 
 
 # bits of a map, spread over the segments in which they are
@@ -63,6 +59,7 @@ cdef struct fresh:
     bint asks                  # is anything asked before an entry becomes writable?
     bint maybe                 # may one, for all that is not asked of its page?
     bint shared
+    bint exclusive             # is PageAnonExclusive asked of pages of anonymous folios?
     bint differs               # the protection differs by more than WRITE and RDONLY
 
 
@@ -73,6 +70,7 @@ cdef inline fresh fresh_of(const walk *w, const maps *x) noexcept nogil:
     f.asks = asks_writable(w, pte)
     f.maybe = f.asks and maybe_change_pte_writable(w, pte)
     f.shared = vma_shared(w)
+    f.exclusive = f.maybe and not f.shared
     f.differs = ((x.flags ^ f.flags) & ~PTE_SWBITS & ~(PTE_WRITE | PTE_RDONLY)) != 0
     return f
 
@@ -149,7 +147,7 @@ cdef inline void store_runs(walk *w, const maps *x, const fresh *f, uint64_t run
             for k in range(x.word, x.words_end):
                 synced += pb_popcount(block_starts(mmu, x, k) & x.present[k] & ~x.runs[k])
     mmu.c.sync_tags += synced
-    mmu.c.icache_sync += synced if caches(f.flags) else 0
+    mmu.c.icache_sync += synced if syncs_icache(f.flags) else 0
 
 
 cdef inline void rewrite(walk *w, maps *x, const fresh *f) noexcept nogil:
@@ -158,9 +156,8 @@ cdef inline void rewrite(walk *w, maps *x, const fresh *f) noexcept nogil:
     cdef pte_t flags
     cdef pte_t[64] copy
     cdef pte_t *p
-    cdef uint64_t up, map
-    cdef size_t k
-    cdef unsigned int i
+    cdef uint64_t up
+    cdef size_t k, ptrs = w.t.mmu.m.ptrs_per_pte
     cdef int n
     for k in range(x.word, x.words_end):
         if not x.present[k]:
@@ -173,23 +170,13 @@ cdef inline void rewrite(walk *w, maps *x, const fresh *f) noexcept nogil:
         n = change(c, n, x.present[k], x.young[k], PTE_AF, &flags)
         n = change(c, n, x.present[k], x.paint[k], PTE_CONT, &flags)
         p = w.t.leaf + 64 * k
-        if not ~x.present[k]:
-            pb_rewrite(p, keep, flags, c, n)
+        if ptrs >= 64:
+            pb_rewrite(p, keep, flags, c, n, x.present[k])
             continue
-        if w.t.mmu.m.ptrs_per_pte >= 64:
-            pb_rewrite_some(p, keep, flags, c, n, x.present[k])
-            continue
-        map = x.present[k]
-        while map:
-            i = pb_ctz(map)
-            copy[i] = p[i]
-            map &= map - 1
-        pb_rewrite(copy, keep, flags, c, n)
-        map = x.present[k]
-        while map:
-            i = pb_ctz(map)
-            p[i] = copy[i]
-            map &= map - 1
+        # a table smaller than a word
+        memcpy(copy, p, ptrs * sizeof(pte_t))
+        pb_rewrite(copy, keep, flags, c, n, x.present[k])
+        memcpy(p, copy, ptrs * sizeof(pte_t))
 
 
 # `flag` is flipped where `map` has a bit: for all present entries at once if it can be

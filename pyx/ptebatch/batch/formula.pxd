@@ -5,12 +5,11 @@
 #
 # A formula counts everything that its step counts, and rewrites the entries once, at
 # the end. tests/batch/test_formula.py and every world of the checker hold the two equal.
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_t, pte_valid_cont, pte_young
-from ..base.counters cimport counters
 from .maps cimport bit_at, continues, cut_to, lanes, last_bit, maps, next_bit
-from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
+from .seam cimport walk
 from .segments cimport block_ends, block_starts, blocks_inside_one, count, ends_of, entry, inside_one, next_stop
 from .words cimport pb_ctz, pb_popcount
 
@@ -38,13 +37,24 @@ cdef inline uint64_t gather_reads(const walk *w, size_t i) noexcept nogil:
     return y + 1 + (d - y if d < n else n - y - 1)
 
 
-# ptep_get() of one entry
-cdef inline void read_entry(walk *w, size_t i) noexcept nogil:
-    w.t.mmu.c.ptep_get += 1
-    w.t.mmu.c.pte_reads += 1
+# ptep_get() of nr entries that are not folded
+cdef inline void read_plain(walk *w, uint64_t nr) noexcept nogil:
+    w.t.mmu.c.ptep_get += nr
+    w.t.mmu.c.pte_reads += nr
+
+
+# ptep_get() of one entry, so many times; -1: one that was counted is taken back
+cdef inline void read_entry(walk *w, size_t i, int64_t times) noexcept nogil:
+    read_plain(w, times)
     if w.t.mmu.m.contpte and pte_valid_cont(w.t.leaf[i]):
-        w.t.mmu.c.contpte_ptep_get += 1
-        w.t.mmu.c.pte_reads += gather_reads(w, i)
+        w.t.mmu.c.contpte_ptep_get += times
+        w.t.mmu.c.pte_reads += times * gather_reads(w, i)
+
+
+# the entry that ends a scan at `end`, unless the folio or the range ends there
+cdef inline void read_end(walk *w, const maps *x, size_t end, int64_t times) noexcept nogil:
+    if end < w.end and not bit_at(x.last, end - 1):
+        read_entry(w, end, times)
 
 
 # One ptep_get() for each entry that is not folded and each folded block: what a walk by
@@ -53,9 +63,8 @@ cdef inline void read_all(walk *w, const maps *x) noexcept nogil:
     cdef uint64_t nr = 0, blocks, usual
     cdef size_t k
     for k in range(x.word, x.words_end):
-        nr += pb_popcount((x.present[k] & ~x.cont[k]))
-    w.t.mmu.c.ptep_get += nr
-    w.t.mmu.c.pte_reads += nr
+        nr += pb_popcount(x.present[k] & ~x.cont[k])
+    read_plain(w, nr)
     if not x.folded:
         return
     nr = 0
@@ -67,7 +76,7 @@ cdef inline void read_all(walk *w, const maps *x) noexcept nogil:
             nr += pb_popcount(usual)
             blocks &= ~usual
         while blocks:
-            read_entry(w, entry(k, pb_ctz(blocks)))
+            read_entry(w, entry(k, pb_ctz(blocks)), 1)
             blocks &= blocks - 1
     w.t.mmu.c.ptep_get += nr
     w.t.mmu.c.contpte_ptep_get += nr
@@ -76,15 +85,13 @@ cdef inline void read_all(walk *w, const maps *x) noexcept nogil:
 
 # entries of the stretch at which nothing is present
 cdef inline void read_holes(walk *w, const maps *x) noexcept nogil:
-    cdef uint64_t nr = x.end - x.first - count(x, x.present)
-    w.t.mmu.c.ptep_get += nr
-    w.t.mmu.c.pte_reads += nr
+    read_plain(w, x.end - x.first - count(x, x.present))
 
 
 # the entry that ends the scan of a batch, unless its folio or the range ends there
 cdef inline void read_ends(walk *w, const maps *x, const uint64_t *starts) noexcept nogil:
     cdef uint64_t ends, plain, nr = 0
-    cdef size_t k, i
+    cdef size_t k
     for k in range(x.word, x.words_end):
         ends = ends_of(x, starts, k) & ~x.last[k]
         # followed by an entry of the stretch that is not folded: one read
@@ -94,12 +101,9 @@ cdef inline void read_ends(walk *w, const maps *x, const uint64_t *starts) noexc
         nr += pb_popcount(plain)
         ends &= ~plain
         while ends:
-            i = entry(k, pb_ctz(ends)) + 1
+            read_end(w, x, entry(k, pb_ctz(ends)) + 1, 1)
             ends &= ends - 1
-            if i < w.end:
-                read_entry(w, i)
-    w.t.mmu.c.ptep_get += nr
-    w.t.mmu.c.pte_reads += nr
+    read_plain(w, nr)
 
 
 # scan reads of the folded blocks before each block, summed up
@@ -119,36 +123,24 @@ cdef inline void sum_block_reads(const walk *w, maps *x) noexcept nogil:
 #   - - 2 .   R              it scans to the block's end, and one entry more
 cdef inline void read_again(walk *w, const maps *x, size_t i) noexcept nogil:
     cdef size_t n = w.t.mmu.m.cont_ptes, end = next_stop(x, x.batch, i + 1), blocks
-    cdef uint64_t nr
-    if bit_at(x.cont, i):
-        if i & (n - 1):
+    if bit_at(x.cont, i) and not i & (n - 1):
+        blocks = (end - i) // n
+        w.t.mmu.c.ptep_get += blocks
+        w.t.mmu.c.contpte_ptep_get += blocks
+        w.t.mmu.c.pte_reads += x.block_reads[end // n] - x.block_reads[i // n]
+    else:
+        if bit_at(x.cont, i):
             end = (i | (n - 1)) + 1
             if x.joining and end < x.end and bit_at(x.joined, end):
                 end = next_stop(x, x.batch, end + 1)
-        else:
-            blocks = (end - i) // n
-            w.t.mmu.c.ptep_get += blocks
-            w.t.mmu.c.contpte_ptep_get += blocks
-            w.t.mmu.c.pte_reads += x.block_reads[end // n] - x.block_reads[i // n]
-    if not bit_at(x.cont, i) or i & (n - 1):
-        nr = end - i
-        w.t.mmu.c.ptep_get += nr
-        w.t.mmu.c.pte_reads += nr
-    if end < w.end and not bit_at(x.last, end - 1):
-        read_entry(w, end)
+        read_plain(w, end - i)
+    read_end(w, x, end, 1)
 
 
 # ---- runs ----
 
-# is PageAnonExclusive asked of pages of anonymous folios?
-cdef inline bint asks_exclusive(const walk *w, const maps *x) noexcept nogil:
-    cdef pte_t pte = newpte(w, x.flags)
-    return asks_writable(w, pte) and not vma_shared(w) and maybe_change_pte_writable(w, pte)
-
-
-# batches cut where PageAnonExclusive changes
-cdef inline void cut_runs(const walk *w, maps *x) noexcept nogil:
-    cdef bint asked = asks_exclusive(w, x)
+# batches cut where PageAnonExclusive changes, if it is asked
+cdef inline void cut_runs(maps *x, bint asked) noexcept nogil:
     cdef uint64_t before = 0, changes
     cdef size_t k
     for k in range(x.word, x.words_end):
@@ -203,19 +195,14 @@ cdef inline bint begins_inside(const maps *x, size_t i) noexcept nogil:
 # Batches that were joined have no first unit: what read_all() and read_ends() counted
 # of them is taken back.
 cdef inline void unread_joined(walk *w, const maps *x) noexcept nogil:
-    cdef counters before = w.t.mmu.c
     cdef size_t i, end
     if not x.joining:
         return
     i = next_bit(x.joined, x.first, x.end)
     while i < x.end:
         end = next_stop(x, x.batch, i + 1)
-        before = w.t.mmu.c
-        if end < w.end and not bit_at(x.last, end - 1):
-            read_entry(w, end)
-        w.t.mmu.c.ptep_get = 2 * before.ptep_get - w.t.mmu.c.ptep_get - (end - i)
-        w.t.mmu.c.pte_reads = 2 * before.pte_reads - w.t.mmu.c.pte_reads - (end - i)
-        w.t.mmu.c.contpte_ptep_get = 2 * before.contpte_ptep_get - w.t.mmu.c.contpte_ptep_get
+        read_plain(w, i - end)
+        read_end(w, x, end, -1)
         i = next_bit(x.joined, i + 1, x.end)
 
 

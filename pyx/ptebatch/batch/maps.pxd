@@ -15,8 +15,7 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport (
-    PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SPECIAL, PTE_VALID, PTE_WRITE, pte_addr_mask, pte_present, pte_t, pte_valid,
-    pte_valid_cont,
+    PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SPECIAL, PTE_WRITE, pte_addr_mask, pte_present, pte_t, pte_valid, pte_valid_cont,
 )
 from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
 from .seam cimport walk
@@ -37,7 +36,6 @@ cdef enum:
 
 # the formulas of regular.pyx; a strategy's row names its own
 cdef enum:
-    NO_FORMULA = 0
     FORMULA_FOLIO = 1
     FORMULA_NESTED = 2
     FORMULA_LOOKAHEAD = 3
@@ -76,6 +74,12 @@ cdef struct maps:
 cdef inline uint64_t class_bits(const mmu_t *mmu) noexcept nogil:
     cdef uint64_t told = PTE_AF | PTE_DIRTY | PTE_RDONLY | PTE_WRITE | (PTE_CONT if mmu.m.contpte else 0)
     return ~(pte_addr_mask(mmu.m.page_shift) | told)
+
+
+# the bits in which entries of a batch are equal, but for the address that advances: those
+# that pte_batch_clear_ignored() leaves of what mprotect asks for
+cdef inline uint64_t batch_bits() noexcept nogil:
+    return ~(PTE_AF | PTE_DIRTY | PTE_RDONLY)
 
 
 # entries of word k that lie in [first, end)
@@ -237,7 +241,7 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     cdef const mmu_t *mmu = w.t.mmu
     cdef unsigned int shift = mmu.m.page_shift
     cdef uint64_t page = <uint64_t>1 << shift, address = pte_addr_mask(shift), kind = class_bits(mmu)
-    cdef uint64_t norm = ~(PTE_AF | PTE_DIRTY | PTE_RDONLY)
+    cdef uint64_t norm = batch_bits()
     cdef uint64_t within = lanes(k, x.first, range_end), present, bad = 0, breaks, wr, ro, sw, ends, single, elsewhere
     cdef pte_t[64] copy
     cdef uint8_t[128] room
@@ -258,10 +262,11 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
         clear_word(x, k)
         return True
     if not x.flags:
-        x.flags = p[pb_ctz(pb_map_differs(p, 0, ~<uint64_t>0))] & kind
+        i = pb_ctz(pb_map_differs(p, 0, ~<uint64_t>0))
+        x.flags = p[i] & kind
         if not pte_present(x.flags) or x.flags & PTE_SPECIAL:
             # nothing to begin with: the stretch is what is empty before
-            x.end = 64 * k + pb_ctz(pb_map_differs(p, 0, ~<uint64_t>0))
+            x.end = 64 * k + i
             x.flags = 0
             clear_word(x, k)
             return False
@@ -363,7 +368,7 @@ cdef inline void cut_to(maps *x, size_t end) noexcept nogil:
 
 # does entry i go on with the folio batch of the one before it? Bits of `more` may differ.
 cdef inline bint continues(const walk *w, const maps *x, size_t i, pte_t more) noexcept nogil:
-    cdef uint64_t norm = ~(PTE_AF | PTE_DIRTY | PTE_RDONLY | more)
+    cdef uint64_t norm = batch_bits() & ~more
     if i >= w.end or i <= x.first or not bit_at(x.present, i - 1) or bit_at(x.last, i - 1):
         return False
     return (((w.t.leaf[i - 1] + (<uint64_t>1 << w.t.mmu.m.page_shift)) ^ w.t.leaf[i]) & norm) == 0

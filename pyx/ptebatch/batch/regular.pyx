@@ -10,8 +10,8 @@ from libc.stdint cimport uint64_t
 
 from .commits cimport commit_runs, fresh, fresh_of
 from .formula cimport (
-    begins_inside, cut_blocks, cut_runs, joints, read_again, read_all, read_ends, read_holes, spread_blocks, start_segments,
-    sum_block_reads, unread_joined,
+    begins_inside, cut_blocks, cut_runs, joints, read_again, read_all, read_ends, read_holes, read_plain, spread_blocks,
+    start_segments, sum_block_reads, unread_joined,
 )
 from .maps cimport FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read, next_bit
 from .seam cimport walk
@@ -28,10 +28,10 @@ cdef void whole_batches(walk *w, maps *x, bint lookup) noexcept nogil:
     w.t.mmu.c.n_batches += nr
     log_lengths(x, x.batch, w.t.mmu.batches)
     start_segments(w, x, x.batch)
-    cut_runs(w, x)
+    cut_runs(x, f.exclusive)
     if f.asks:
         w.t.mmu.c.writable_checks += nr
-    if f.maybe and not f.shared:
+    if f.exclusive:
         # each run asks its first page, and the page that ends it
         runs, anon = count_and(x, x.runs, x.anon), count_and(x, x.batch, x.anon)
         w.t.mmu.c.pae_reads += count(x, x.anon) + runs - anon
@@ -47,7 +47,7 @@ cdef void own_units(walk *w, maps *x, bint rescans) noexcept nogil:
     cdef fresh f = fresh_of(w, x)
     cdef uint64_t nr, asked
     cdef size_t i
-    cut_runs(w, x)
+    cut_runs(x, f.exclusive)
     cut_blocks(w, x, rescans)
     if x.end <= x.first:
         return
@@ -77,7 +77,7 @@ cdef void own_units(walk *w, maps *x, bint rescans) noexcept nogil:
     start_segments(w, x, x.runs)
     if f.asks:
         w.t.mmu.c.writable_checks += nr
-    if f.maybe and not f.shared:
+    if f.exclusive:
         w.t.mmu.c.pae_reads += count(x, x.anon)
         if rescans:
             w.t.mmu.c.pae_reads += ended_by_exclusive(w, x)
@@ -102,14 +102,12 @@ cdef void each_entry(walk *w, maps *x) noexcept nogil:
     read_all(w, x)
     if x.folded:
         folded = count(x, x.cont)
-        folded -= folded // w.t.mmu.m.cont_ptes
-        w.t.mmu.c.ptep_get += folded
-        w.t.mmu.c.pte_reads += folded
+        read_plain(w, folded - folded // w.t.mmu.m.cont_ptes)
     spread_blocks(w, x)
     start_segments(w, x, x.runs)
     if f.asks:
         w.t.mmu.c.writable_checks += nr
-    if f.maybe and not f.shared:
+    if f.exclusive:
         w.t.mmu.c.normal_page += nr
         w.t.mmu.c.pae_reads += count(x, x.anon)
     commit_runs(w, x, x.runs, &f)

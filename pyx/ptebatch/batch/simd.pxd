@@ -174,14 +174,6 @@ cdef extern from *:
         return n;
     }
     """
-    size_t pb_flip_run(uint64_t *p, size_t nr, uint64_t want, uint64_t step, uint64_t flip) noexcept nogil
-    size_t pb_within_whole(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
-                           size_t at, unsigned int shift, uint64_t gate, uint64_t *gates) noexcept nogil
-    size_t pb_within_span(uint64_t *p, size_t nr, uint64_t first, uint64_t span, uint64_t flip,
-                          size_t at, unsigned int shift, uint64_t gate, uint64_t *gates) noexcept nogil
-    size_t pb_same_up(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
-    size_t pb_same_down(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
-    void pb_xor16(uint64_t *p, uint64_t flip) noexcept nogil
     size_t pb_frames_run(uint64_t *p, size_t nr, uint64_t flags, unsigned int shift, uint64_t base, uint64_t outside,
                          const uint8_t *pages, uint8_t byte, uint64_t flip, bint low,
                          size_t at, uint64_t gate, uint64_t *gates) noexcept nogil
@@ -193,5 +185,3 @@ cdef extern from *:
     size_t pb_same_up(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
     size_t pb_same_down(const uint8_t *p, size_t most, uint8_t byte) noexcept nogil
     void pb_xor16(uint64_t *p, uint64_t flip) noexcept nogil
-    bint pb_frames16(uint64_t *p, uint64_t flags, unsigned int shift, uint64_t first, uint64_t outside,
-                     size_t pages, uint8_t byte, uint64_t flip, bint low) noexcept nogil

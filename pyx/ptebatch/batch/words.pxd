@@ -44,13 +44,20 @@ cdef extern from *:
         return all;
     }
 
+    /* a bit for each word that is not `first` plus as many steps as it stands behind it, under `mask` */
+    static uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) {
+        pb_vec acc = pb_all(0), want = pb_ramp(first, step);
+    #pragma GCC unroll 4
+        for (size_t k = 0; k < 64; k += PB_W) {
+            acc = (acc >> PB_W) | ((pb_vec)(((PB_AT(p, k) ^ want) & mask) != 0) & pb_all(PB_TOP));
+            want += PB_W * step;
+        }
+        return pb_map_of(acc);
+    }
+
     /* a bit for each word that differs from `want` under `mask` */
     static uint64_t pb_map_differs(const uint64_t *p, uint64_t want, uint64_t mask) {
-        pb_vec acc = pb_all(0);
-    #pragma GCC unroll 4
-        for (size_t k = 0; k < 64; k += PB_W)
-            acc = (acc >> PB_W) | ((pb_vec)(((PB_AT(p, k) ^ want) & mask) != 0) & pb_all(PB_TOP));
-        return pb_map_of(acc);
+        return pb_map_off_row(p, want, 0, mask);
     }
 
     /* A bit for each word that is not the one before it plus `step`, under `mask`; bit 0 is
@@ -105,48 +112,30 @@ cdef extern from *:
         uint64_t flags; /* those that change where the map has a bit */
     } pb_change;
 
-    PB_INLINE void pb_rewrite_n(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n) {
+    PB_INLINE void pb_rewrite_n(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) {
     #pragma GCC unroll 4
-        for (size_t k = 0; k < 64; k += PB_W) {
-            pb_vec v = (PB_AT(p, k) & keep) | flags;
-            for (int j = 0; j < n; j++)
-                v ^= pb_where(c[j].map, k, c[j].flags);
-            PB_AT(p, k) = v;
-        }
-    }
-
-    /* every word: its bits of `keep`, and `flags` as the changes leave them */
-    static void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n) {
-        switch (n) {
-        case 0: pb_rewrite_n(p, keep, flags, c, 0); break;
-        case 1: pb_rewrite_n(p, keep, flags, c, 1); break;
-        case 2: pb_rewrite_n(p, keep, flags, c, 2); break;
-        case 3: pb_rewrite_n(p, keep, flags, c, 3); break;
-        case 4: pb_rewrite_n(p, keep, flags, c, 4); break;
-        default: pb_rewrite_n(p, keep, flags, c, n);
-        }
-    }
-
-    /* the same of the words in `some`; the others stay */
-    static void pb_rewrite_some(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) {
         for (size_t k = 0; k < 64; k += PB_W) {
             const pb_vec old = PB_AT(p, k);
             pb_vec v = (old & keep) | flags;
             for (int j = 0; j < n; j++)
                 v ^= pb_where(c[j].map, k, c[j].flags);
-            PB_AT(p, k) = old ^ ((old ^ v) & pb_where(some, k, ~0ULL));
+            if (some != ~0ULL)
+                v = old ^ ((old ^ v) & pb_where(some, k, ~0ULL));
+            PB_AT(p, k) = v;
         }
     }
 
-    /* a bit for each word that is not `first` plus as many steps as it stands behind it, under `mask` */
-    static uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) {
-        pb_vec acc = pb_all(0), want = pb_ramp(first, step);
-    #pragma GCC unroll 4
-        for (size_t k = 0; k < 64; k += PB_W) {
-            acc = (acc >> PB_W) | ((pb_vec)(((PB_AT(p, k) ^ want) & mask) != 0) & pb_all(PB_TOP));
-            want += PB_W * step;
+    /* every word of `some`: its bits of `keep`, and `flags` as the changes leave them; all of them, with
+       few changes, is what there is most of */
+    static void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) {
+        switch (some == ~0ULL ? n : -1) {
+        case 0: pb_rewrite_n(p, keep, flags, c, 0, ~0ULL); break;
+        case 1: pb_rewrite_n(p, keep, flags, c, 1, ~0ULL); break;
+        case 2: pb_rewrite_n(p, keep, flags, c, 2, ~0ULL); break;
+        case 3: pb_rewrite_n(p, keep, flags, c, 3, ~0ULL); break;
+        case 4: pb_rewrite_n(p, keep, flags, c, 4, ~0ULL); break;
+        default: pb_rewrite_n(p, keep, flags, c, n, some);
         }
-        return pb_map_of(acc);
     }
 
     /* a bit for each of 64 bytes that has bit `bit` */
@@ -224,8 +213,7 @@ cdef extern from *:
     uint64_t pb_map_differs(const uint64_t *p, uint64_t want, uint64_t mask) noexcept nogil
     uint64_t pb_map_breaks(const uint64_t *p, uint64_t step, uint64_t mask) noexcept nogil
     pb_seen pb_look(const uint64_t *p, uint64_t step) noexcept nogil
-    void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n) noexcept nogil
-    void pb_rewrite_some(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
+    void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
     uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) noexcept nogil
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
     uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil

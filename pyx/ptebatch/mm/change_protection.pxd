@@ -83,30 +83,33 @@ cdef inline void learn(walk *w, const strategy *s, memo *m, size_t nr) noexcept 
     memo_end(w, m, &a, first)
 
 
-cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
+# As many entries as a memo knows how to do at once: units that it remembers, one to be
+# remembered, what is regular. False: the next entry is to be done by itself.
+cdef inline bint change_at_once(walk *w, const strategy *s) noexcept nogil:
     cdef memo *m = <memo *>w.memo
     cdef size_t nr
+    if m.only_maps:
+        return memo_regular(w, m) != 0
+    if m.valid and m.replay(w, m):
+        return True
+    memo_count(w, m)
+    if m.other.valid and m.other.replay(w, m.other):
+        memo_turn(w, m)
+        return True
+    nr = memo_wanted(w, m)
+    if not nr:
+        return memo_regular(w, m) != 0
+    # what was remembered last stays: two kinds of units may take turns
+    learn(w, s, memo_turn(w, m) if m.valid and large(m) else m, nr)
+    return True
+
+
+cdef inline void change_pte_range(walk *w, const strategy *s) noexcept nogil:
     w.t.mmu.c.pte_locks += 1
     emit(&w.t, EV_LOCK, w.idx, w.end - w.idx)
     while w.idx < w.end and not w.failed:
-        if m != NULL:
-            if not m.only_maps:
-                if m.valid and m.replay(w, m):
-                    continue
-                memo_count(w, m)
-                if m.other.valid and m.other.replay(w, m.other):
-                    m = memo_turn(w, m)
-                    continue
-                nr = memo_wanted(w, m)
-                if nr:
-                    # what was remembered last stays: two kinds of units may take turns
-                    if m.valid and large(m):
-                        m = memo_turn(w, m)
-                    learn(w, s, m, nr)
-                    continue
-            if memo_regular(w, m):
-                continue
-        change_one(w, s)
+        if w.memo == NULL or not change_at_once(w, s):
+            change_one(w, s)
     emit(&w.t, EV_UNLOCK, w.end - 1, 0)
 
 
