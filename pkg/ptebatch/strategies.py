@@ -28,7 +28,7 @@ from typing import Any
 
 from .errors import StrategyError, closest
 
-__all__ = ["STRATEGIES", "Strategy", "enter", "find_strategy", "get_strategy", "register", "resolve", "unregister"]
+__all__ = ["STRATEGIES", "Strategy", "enter", "find_strategy", "get_strategy", "name_of", "register", "resolve", "unregister"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +205,11 @@ def _load(where: str) -> Any:
     return module
 
 
+def name_of(step: Callable[[Any], int]) -> str:
+    """By what a step that is not registered goes."""
+    return getattr(step, "__name__", "callable")
+
+
 def resolve(given: str | Strategy | Callable[[Any], int]) -> Strategy:
     """Row of what `find_strategy` reads, of a callable or a row; StrategyError for anything else."""
     if isinstance(given, str):
@@ -212,5 +217,5 @@ def resolve(given: str | Strategy | Callable[[Any], int]) -> Strategy:
     if isinstance(given, Strategy):
         return given
     if callable(given):
-        return Strategy(getattr(given, "__name__", "callable"), "user", "", step=given)
+        return Strategy(name_of(given), "user", "", step=given)
     raise StrategyError(f"strategy {given!r} is neither a name nor a callable; {closest(str(given), list(_rows))}")

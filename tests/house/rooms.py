@@ -48,7 +48,7 @@ CORE_IMPORTS = {
     "arm64": "errors",
     "batch": "errors strategies",
     # batch has the loops for this CPU, notation the patterns, operations the protections, report the text of a result
-    "mm": "batch counters errors events machine notation operations report",
+    "mm": "base batch counters errors events machine notation operations report",
     "checker": "batch counters errors",
 }
 

@@ -24,6 +24,7 @@ TESTS = {
     "memo": ("batch/test_memo.py",),
     "window": ("batch/test_strategies.py", "checker/test_checker_planted.py::test_commits_of_the_wrong_entries_are_refused"),
     "mprotect": ("mm/test_mprotect_errno.py", "reference/test_differential_mprotect.py"),
+    "space": ("mm/test_undo.py", "mm/test_many_vmas.py"),
     "verbs": ("reference/test_differential_verbs.py", "reference/test_reference_rules.py"),
     "tests": (
         "vocabulary/test_counters.py",

@@ -17,7 +17,7 @@ from .schemata import VARIABLE
 #: seconds of CPU time that a detector may take: ten times what it takes on the core as it is
 LIMITS = {
     "draw": 300, "checker": 40, "golden": 40, "killed": 40, "memo": 60, "window": 60, "mprotect": 60, "verbs": 60, "tests": 200,
-    "formula": 60,
+    "formula": 60, "space": 60,
 }  # fmt: skip
 MEMORY = 16 << 30
 

@@ -9,7 +9,7 @@ from .strategies cimport find
 from .window cimport python_step
 
 from ptebatch.errors import StrategyError
-from ptebatch.strategies import resolve
+from ptebatch.strategies import name_of, resolve
 from .isa import REGULAR, REPLAY
 from .window import Window
 
@@ -19,6 +19,13 @@ cdef class Strategy:
 
     def __cinit__(self, given):
         cdef const strategy *row
+        if callable(given):
+            # what resolve() makes of it, without a row: that takes longer than a call over one block
+            self.name = name_of(given)
+            self.row.flags = STRATEGY_LOOKUP
+            self.row.step = python_step
+            self.window = Window(given)
+            return
         known = resolve(given)
         step = known.step
         self.name = known.name

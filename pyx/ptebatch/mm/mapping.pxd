@@ -10,7 +10,7 @@ from .mm_struct cimport mm_struct
 # what is mapped: rows of equal folios need no arrays
 cdef struct plan:
     const uint8_t *orders      # of each folio; NULL: all `order`
-    const uint64_t *heads      # of each folio; NULL: side by side from `head` on
+    const uint64_t *heads      # of each folio; NULL: one behind the other, aligned, from `head` on
     const uint8_t *exclusive   # of each mapped page; NULL: `all_exclusive`
     int order
     uint64_t head
@@ -20,7 +20,7 @@ cdef struct plan:
     bint fold
     pte_t plain
     pte_t writable             # for exclusive pages
-    uint64_t last_head
+    uint64_t top               # behind the last frame of all folios
 
 
 # exclusivity from a mapped page on, NULL: all alike
@@ -70,19 +70,63 @@ cdef inline void map_run(
         nr -= run
 
 
-# Equal folios side by side: one run of frames. A block lies in one folio or in
-# several small ones, which are never painted.
-cdef inline void map_row(mm_struct *mm, plan *pl, uint64_t addr, uint64_t pages) noexcept nogil:
-    cdef unsigned int shift = mm.mmu.m.page_shift
-    cdef size_t ptrs = mm.mmu.m.ptrs_per_pte, idx = (addr >> shift) & (ptrs - 1)
-    cdef uint64_t done = 0, n, size = <uint64_t>1 << pl.order
-    pl.fold = pl.fold and size >= mm.mmu.m.cont_ptes
+# the next folio of `size` pages at or behind frame pfn
+cdef inline uint64_t aligned(uint64_t pfn, uint64_t size) noexcept nogil:
+    return (pfn + size - 1) & ~(size - 1)
+
+
+# folios of one order that begin at folio k: at most as many as cover `pages`
+cdef inline uint64_t equal_folios(const plan *pl, size_t k, uint64_t pages) noexcept nogil:
+    cdef unsigned int order = pl.orders[k] if pl.orders != NULL else pl.order
+    cdef uint64_t most = aligned(pages, <uint64_t>1 << order) >> order, nr = 1
+    if pl.orders == NULL:
+        return most
+    while nr < most and pl.orders[k + nr] == order:
+        nr += 1
+    return nr
+
+
+# Where folios go that are mapped one behind the other: behind the last of their frames. The first
+# is at `head`, `pages` count from its first.
+cdef inline uint64_t top_of_rows(const plan *pl, uint64_t pages) noexcept nogil:
+    cdef uint64_t done = 0, head = pl.head, nr
+    cdef size_t k = 0
+    cdef unsigned int order = pl.order
     while done < pages:
-        n = min(pages - done, ptrs - idx)
-        map_run(mm, pl, pte_table(&mm.pt, addr + (done << shift)), idx, pl.head + pl.skip + done, n, exclusive_at(pl, done))
-        done += n
-        idx = 0
-    pl.last_head = pl.head + ((pl.skip + pages - 1) & ~(size - 1))
+        if pl.orders != NULL:
+            order = pl.orders[k]
+        nr = equal_folios(pl, k, pages - done)
+        head = aligned(head, <uint64_t>1 << order) + (nr << order)
+        done += nr << order
+        k += nr
+    return head
+
+
+# Folios one behind the other, row by row of equal ones. A block lies in one folio, or in
+# several small ones, which are never painted.
+cdef inline void map_rows(mm_struct *mm, plan *pl, uint64_t addr, uint64_t pages) noexcept nogil:
+    cdef unsigned int shift = mm.mmu.m.page_shift
+    cdef size_t ptrs = mm.mmu.m.ptrs_per_pte, idx = (addr >> shift) & (ptrs - 1), k = 0
+    cdef uint8_t byte = pl.byte | (PG_ANON_EXCLUSIVE if pl.exclusive == NULL and pl.all_exclusive else 0)
+    cdef uint64_t done = 0, end, n, nr, head = pl.head, cut = pl.skip
+    cdef bint fold = pl.fold
+    while done < pages:
+        if pl.orders != NULL:
+            pl.order = pl.orders[k]
+        nr = equal_folios(pl, k, pages - done + cut)
+        head = aligned(head, <uint64_t>1 << pl.order)
+        memset(mm.mmu.pages + (head - mm.mmu.pfn_base), byte | pl.order, nr << pl.order)
+        pl.fold = fold and <uint64_t>1 << pl.order >= mm.mmu.m.cont_ptes
+        end = min(pages, done + (nr << pl.order) - cut)
+        head += cut
+        while done < end:
+            n = min(end - done, ptrs - idx)
+            map_run(mm, pl, pte_table(&mm.pt, addr + (done << shift)), idx, head, n, exclusive_at(pl, done))
+            done += n
+            head += n
+            idx = (idx + n) & (ptrs - 1)
+        cut = 0
+        k += nr
 
 
 # order-0 folios with frames in any order: never painted
@@ -109,36 +153,36 @@ cdef inline void map_singles(mm_struct *mm, plan *pl, uint64_t addr, uint64_t pa
                 all = exclusive[done] != 0
             leaf[done] = words[all] | head << shift
             page0[head - base] = bytes[all]
+            pl.top = max(pl.top, head + 1)
             done += 1
-    pl.last_head = heads[pages - 1]
 
 
 # The whole range; its leaf tables exist, heads and orders were checked.
 cdef inline void map_pages(mm_struct *mm, uint64_t addr, uint64_t pages, plan *pl) noexcept nogil:
+    pl.top = 0
+    if pl.heads == NULL:
+        pl.top = top_of_rows(pl, pages + pl.skip)
+        map_rows(mm, pl, addr, pages)
+    elif pl.orders == NULL and pl.order == 0:
+        map_singles(mm, pl, addr, pages)
+    else:
+        map_each(mm, pl, addr, pages)
+
+
+# folios with frames in any order
+cdef inline void map_each(mm_struct *mm, plan *pl, uint64_t addr, uint64_t pages) noexcept nogil:
     cdef unsigned int shift = mm.mmu.m.page_shift
     cdef size_t ptrs = mm.mmu.m.ptrs_per_pte, idx = (addr >> shift) & (ptrs - 1)
     cdef pte_t *leaf = pte_table(&mm.pt, addr)
-    cdef uint64_t done = 0, k = 0, cut = pl.skip, n, size = <uint64_t>1 << pl.order, head = pl.head
+    cdef uint64_t done = 0, k = 0, cut = pl.skip, n, size = <uint64_t>1 << pl.order, head
     cdef uint8_t byte = pl.byte | (PG_ANON_EXCLUSIVE if pl.exclusive == NULL and pl.all_exclusive else 0)
-    cdef bint row = pl.heads == NULL
-    if row:
-        memset(mm.mmu.pages + (head - mm.mmu.pfn_base), byte | pl.order, (pages + cut + size - 1) & ~(size - 1))
-    if row and pl.orders == NULL:
-        map_row(mm, pl, addr, pages)
-        return
-    if not row and pl.orders == NULL and pl.order == 0:
-        map_singles(mm, pl, addr, pages)
-        return
     while done < pages:
         if pl.orders != NULL:
             pl.order = pl.orders[k]
             size = <uint64_t>1 << pl.order
-        if not row:
-            head = pl.heads[k]
-            if size == 1:
-                mm.mmu.pages[head - mm.mmu.pfn_base] = byte
-            else:
-                memset(mm.mmu.pages + (head - mm.mmu.pfn_base), byte | pl.order, size)
+        head = pl.heads[k]
+        pl.top = max(pl.top, head + size)
+        memset(mm.mmu.pages + (head - mm.mmu.pfn_base), byte | pl.order, size)
         # a folio may begin in one table and end in the next
         while cut < size and done < pages:
             n = min(min(size - cut, pages - done), ptrs - idx)
@@ -149,7 +193,5 @@ cdef inline void map_pages(mm_struct *mm, uint64_t addr, uint64_t pages, plan *p
             if idx == ptrs and done < pages:
                 leaf = pte_table(&mm.pt, addr + (done << shift))
                 idx = 0
-        pl.last_head = head
-        head += size
         cut = 0
         k += 1

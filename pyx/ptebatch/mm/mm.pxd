@@ -2,9 +2,11 @@
 from libc.stdint cimport uint64_t
 from ..base.log cimport pairs, trace
 from ..batch.memo cimport memo
+from ..batch.resolved cimport Strategy
 from .operation cimport operation, request
 from .result cimport Result
 from .tables cimport Tables
+from .undo cimport Undo
 
 cdef class MM(Tables):
     cdef pairs batches
@@ -19,5 +21,6 @@ cdef class MM(Tables):
     cdef int enter(self, bint record, bint traced) except -1
     cdef void leave(self) noexcept
     cdef Result result(self, object start, object length, object prot, str name, uint64_t pages, bint traced)
-    cdef int broken(self, object s, MM backup) except -1
+    cdef Undo undo_of(self, const request *r)
+    cdef int broken(self, Strategy s, Undo undo) except -1
     cdef MM duplicate(self)

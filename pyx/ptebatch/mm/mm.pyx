@@ -6,6 +6,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from ..arm64.machine cimport page_size
 from ..arm64.tlb cimport tlb_gather_mmu
 from ..base.args cimport index, number, truth
 from ..base.held cimport Held
@@ -16,12 +17,13 @@ from ..batch.resolved cimport Strategy, make_memo
 from ..batch.seam cimport walk, walk_of
 from .change_protection cimport change_protection
 from .mm_struct cimport mm_copy
-from .mprotect cimport do_mprotect
+from .mprotect cimport PROT_GROWSDOWN, do_mprotect, untagged_addr
 from .operation cimport operation, outcome, request
 from .result cimport Result
 from .space cimport known_flags, protection
 from .tables cimport Tables
-from .vma cimport find_vma, vma
+from .undo cimport Undo
+from .vma cimport find_vma, vma, vma_at
 
 import numpy as np
 
@@ -197,12 +199,12 @@ cdef class MM(Tables):
             if w.cp_flags & MM_CP_UFFD_WP and w.vm_flags & VM_UFFD_WP and not w.vma_anon:
                 # markers need tables: the only walk that allocates them (spec 6.5)
                 self.add_tables(first, end)
-            backup = self.duplicate() if s.window is not None else None
+            undo = Undo(self, first, end) if s.window is not None else None
             tlb_gather_mmu(&self.mm.mmu)
             with nogil:
                 change_protection(&self.mm, first, end, &w, &s.row)
             if w.failed:
-                self.broken(s, backup)
+                self.broken(s, undo)
             return self.result(first, end - first, None, s.name, w.pages, traced)
         finally:
             self.leave()
@@ -211,9 +213,9 @@ cdef class MM(Tables):
         """Refuse a range that is partly in a VMA: the flags of the call would be another's."""
         cdef size_t i = find_vma(&self.mm.vs, first)
         cdef const vma *v
-        if i == self.mm.vs.nr or self.mm.vs.at[i].start >= end:
+        if i == self.mm.vs.nr or vma_at(&self.mm.vs, i).start >= end:
             return 0
-        v = &self.mm.vs.at[i]
+        v = vma_at(&self.mm.vs, i)
         if v.start > first or v.end < end:
             raise LayoutError(f"[{first:#x}, {end:#x}) is not inside one VMA: one is [{v.start:#x}, {v.end:#x}); "
                               "call change_protection() for each by itself")
@@ -262,11 +264,11 @@ cdef class MM(Tables):
         r.python = step_window(s)
         self.enter(record, traced)
         try:
-            backup = self.duplicate() if s.window is not None else None
+            undo = self.undo_of(r) if s.window is not None else None
             with nogil:
                 o = call(&self.mm, r)
             if o.err < 0:
-                self.broken(s, backup)
+                self.broken(s, undo)
             result = self.result(start, length, prot, s.name, self.mm.mmu.pages_changed, traced)
         finally:
             self.leave()
@@ -274,15 +276,18 @@ cdef class MM(Tables):
             raise MprotectError(o.err, REASON[o.why].format(addr=o.addr, prot=prot, pkey=r.pkey), o.addr, result)
         return result
 
-    cdef int broken(self, object given, MM backup) except -1:
+    cdef Undo undo_of(self, const request *r):
+        """Of what a call may change: no more than its range, or than the VMA of a stack that grows down."""
+        cdef uint64_t mask = page_size(&self.mm.mmu.m) - 1, start = untagged_addr(r.start), end = start + ((r.len + mask) & ~mask)
+        cdef size_t i = find_vma(&self.mm.vs, start)
+        if r.prot & PROT_GROWSDOWN and i < self.mm.vs.nr:
+            start = min(start, vma_at(&self.mm.vs, i).start)
+        return Undo(self, start, end)
+
+    cdef int broken(self, Strategy s, Undo undo) except -1:
         """A Python strategy failed: put everything back, then say why."""
-        cdef Strategy s = given
-        if backup is not None:
-            for (_, pool), (_, saved) in zip(self._pools, backup._pools, strict=True):
-                pool[:] = saved
-            self._pages[:] = backup._pages
-            if mm_copy(&self.mm, &backup.mm):
-                raise MemoryError("the VMAs did not fit in memory")
+        if undo is not None:
+            undo.restore()
         error = s.window._error if s.window is not None else None
         if error is not None:
             raise error
@@ -301,7 +306,9 @@ cdef class MM(Tables):
     cdef MM duplicate(self):
         cdef MM other = MM.__new__(MM, self.machine, nr_pages=self.mm.mmu.nr_pages, pfn_base=self.mm.mmu.pfn_base,
                                    memo=self.mm.memo != NULL)
-        other._pages[:] = self._pages
+        described = self.described()
+        other._pages[:described] = self._pages[:described]
+        other.shown = self.shown
         if mm_copy(&other.mm, &self.mm):
             raise MemoryError("the VMAs did not fit in memory")
         for start, pool in self._pools:

@@ -18,7 +18,7 @@ from .operation cimport (
     request,
 )
 from .vma cimport (
-    find_vma, is_data_mapping, split_vma, sticky_flags, vma, vma_is_anonymous, vma_merge, vma_set_page_prot,
+    find_vma, is_data_mapping, split_vma, sticky_flags, vma, vma_at, vma_is_anonymous, vma_merge, vma_set_page_prot,
     vma_wants_writenotify,
 )
 
@@ -63,12 +63,12 @@ cdef inline Py_ssize_t vma_modify(mm_struct *mm, size_t i, uint64_t start, uint6
     if merged >= 0:
         mm.mmu.c.vma_merges += 1
         return merged
-    if mm.vs.at[i].start < start:
+    if vma_at(&mm.vs, i).start < start:
         if split_vma(&mm.vs, i, start, shift):
             return -1
         mm.mmu.c.vma_splits += 1
         i += 1
-    if mm.vs.at[i].end > end:
+    if vma_at(&mm.vs, i).end > end:
         if split_vma(&mm.vs, i, end, shift):
             return -1
         mm.mmu.c.vma_splits += 1
@@ -78,7 +78,7 @@ cdef inline Py_ssize_t vma_modify(mm_struct *mm, size_t i, uint64_t start, uint6
 # mprotect_fixup(): vma i, the part [start, end) of it
 cdef inline outcome mprotect_fixup(
         mm_struct *mm, size_t *index, uint64_t start, uint64_t end, uint64_t flags, const request *r) noexcept nogil:
-    cdef vma *v = &mm.vs.at[index[0]]
+    cdef vma *v = vma_at(&mm.vs, index[0])
     cdef uint64_t old = v.flags, pages = (end - start) >> mm.mmu.m.page_shift, charged = 0
     cdef Py_ssize_t i
     cdef int why
@@ -98,7 +98,7 @@ cdef inline outcome mprotect_fixup(
         mm.committed -= charged
         return fail(ENOMEM, WHY_MAP_COUNT, start)
     index[0] = i
-    v = &mm.vs.at[i]
+    v = vma_at(&mm.vs, i)
     v.flags = flags | (v.flags & sticky_flags(&mm.mmu.m))
     cp_flags = try_change_writable(v, &mm.mmu.m)
     vma_set_page_prot(v, &mm.mmu.m)
@@ -162,9 +162,9 @@ cdef inline outcome find_first(const mm_struct *mm, request *r, uint64_t *end, s
     cdef size_t i = find_vma(&mm.vs, r.start)
     cdef const vma *v
     index[0] = i
-    if i >= mm.vs.nr or mm.vs.at[i].start >= end[0]:
+    if i >= mm.vs.nr or vma_at(&mm.vs, i).start >= end[0]:
         return fail(ENOMEM, WHY_NO_VMA, r.start)
-    v = &mm.vs.at[i]
+    v = vma_at(&mm.vs, i)
     if r.prot & PROT_GROWSDOWN:
         if not v.flags & VM_GROWSDOWN:
             return fail(EINVAL, WHY_NOT_GROWSDOWN, v.start)
@@ -212,9 +212,9 @@ cdef inline outcome do_mprotect(mm_struct *mm, request *r) noexcept nogil:
         return o
     tlb_gather_mmu(&mm.mmu)
     at = r.start
-    expect = mm.vs.at[i].start
-    while i < mm.vs.nr and mm.vs.at[i].start < end:
-        v = &mm.vs.at[i]
+    expect = vma_at(&mm.vs, i).start
+    while i < mm.vs.nr and vma_at(&mm.vs, i).start < end:
+        v = vma_at(&mm.vs, i)
         if v.start != expect:
             return fail(ENOMEM, WHY_HOLE, expect)
         prot = r.prot
@@ -229,7 +229,7 @@ cdef inline outcome do_mprotect(mm_struct *mm, request *r) noexcept nogil:
         o = mprotect_fixup(mm, &i, at, tmp, flags, r)
         if o.err:
             return o
-        expect = at = mm.vs.at[i].end
+        expect = at = vma_at(&mm.vs, i).end
         i += 1
     if expect < end:
         return fail(ENOMEM, WHY_HOLE, expect)

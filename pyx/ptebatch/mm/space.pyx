@@ -2,7 +2,6 @@
 """`Space`: page frames, VMAs and leaf tables of an address space. Base of `MM`."""
 cimport cython
 from libc.stdint cimport uint64_t, uint8_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from ..arm64.mmu cimport table
@@ -13,7 +12,7 @@ from ..base.held cimport Exclusive, Held
 from ..base.page_flags cimport PG_ANON, PG_ANON_EXCLUSIVE, page_byte
 from ..base.vm_flags cimport VM_ACCOUNT, VM_KNOWN, VM_SHARED
 from ..batch.resolved cimport fill_machine
-from .vma cimport accountable_mapping, find_vma, is_data_mapping, vma, vma_insert, vma_set_page_prot
+from .vma cimport accountable_mapping, find_vma, is_data_mapping, vma, vma_at, vma_insert, vma_set_page_prot, vmas_free
 
 from bisect import bisect_right, insort
 from operator import itemgetter
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ptebatch.base.memory import zeroed_bytes
 from ptebatch.errors import LayoutError
 from ptebatch.machine import Machine
 from ptebatch.operations import parse_protection
@@ -75,10 +75,11 @@ cdef class Space(Exclusive):
                 f"pfn_base={pfn_base:#x} and nr_pages={nr_pages:#x} leave the physical address space of {limit:#x} pages; "
                 "give a smaller window of at least one page")
         # one byte more, so that the array is never empty and a bulk reader may look ahead
-        self._pages = np.zeros(self.mm.mmu.nr_pages + 64, np.uint8)
+        self._pages = zeroed_bytes(self.mm.mmu.nr_pages + 64)
         cdef uint8_t[::1] pages = self._pages
         self.mm.mmu.pages = &pages[0]
         self.next_pfn = self.mm.mmu.pfn_base
+        self.shown = False
         self._pools = []
         self.mm.vs.limit = 65530
         self.mm.data_limit = self.mm.commit_limit = <uint64_t>1 << 62
@@ -89,7 +90,7 @@ cdef class Space(Exclusive):
 
     def __dealloc__(self):
         pgtable_free(&self.mm.pt)
-        free(self.mm.vs.at)
+        vmas_free(&self.mm.vs)
 
     # ---- page metadata ----
 
@@ -111,7 +112,12 @@ cdef class Space(Exclusive):
     @property
     def pages(self):
         """Metadata bytes, a writable view: index is pfn - pfn_base."""
+        self.shown = True
         return self._pages[: self.mm.mmu.nr_pages]
+
+    cdef uint64_t described(self) noexcept:
+        """Page frames whose metadata may be other than 0, counted from the first."""
+        return self.mm.mmu.nr_pages if self.shown else self.next_pfn - self.mm.mmu.pfn_base
 
     cdef uint64_t frames(self, object pfn, object nr) except? 0xdeadbeef:
         """Offset into the metadata of nr pages from pfn on, all of which exist."""
@@ -280,16 +286,16 @@ cdef class Space(Exclusive):
         out = []
         with Held(self):
             for i in range(self.mm.vs.nr):
-                v = &self.mm.vs.at[i]
+                v = vma_at(&self.mm.vs, i)
                 out.append(Vma(v.start, v.end, v.flags, v.page_prot, v.pgoff, v.file, v.anon_vma, bool(v.writenotify)))
         return out
 
     cdef vma *vma_of(self, uint64_t start, uint64_t end) except NULL:
         """The one VMA that holds [start, end)."""
         cdef size_t i = find_vma(&self.mm.vs, start)
-        if i >= self.mm.vs.nr or self.mm.vs.at[i].start > start or self.mm.vs.at[i].end < end:
+        if i >= self.mm.vs.nr or vma_at(&self.mm.vs, i).start > start or vma_at(&self.mm.vs, i).end < end:
             raise LayoutError(f"[{start:#x}, {end:#x}) is not inside one VMA; call mmap() for it first")
-        return &self.mm.vs.at[i]
+        return vma_at(&self.mm.vs, i)
 
     def set_limits(self, *, map_count=None, data_pages=None, commit_pages=None, read_implies_exec=None):
         """Set what mprotect() is limited by; None leaves a limit as it is.
@@ -478,8 +484,9 @@ cdef class Space(Exclusive):
 
 cdef int add_vma(Space space, const vma *v) except -1:
     cdef size_t i = find_vma(&space.mm.vs, v.start)
-    if i < space.mm.vs.nr and space.mm.vs.at[i].start < v.end:
-        raise LayoutError(f"[{v.start:#x}, {v.end:#x}) overlaps the VMA at {space.mm.vs.at[i].start:#x}; choose a free range")
+    cdef const vma *other = vma_at(&space.mm.vs, i) if i < space.mm.vs.nr else NULL
+    if other != NULL and other.start < v.end:
+        raise LayoutError(f"[{v.start:#x}, {v.end:#x}) overlaps the VMA at {other.start:#x}; choose a free range")
     if space.mm.vs.nr >= space.mm.vs.limit:
         raise LayoutError(f"there are {space.mm.vs.nr} VMAs already, the limit; map fewer, larger ranges")
     if vma_insert(&space.mm.vs, i, v):

@@ -16,9 +16,9 @@ from ..base.args cimport number, truth
 from ..base.held cimport Held
 from ..base.page_flags cimport PG_ANON, PG_ANON_EXCLUSIVE, page_byte
 from ..base.vm_flags cimport VM_ACCESS, VM_SHARED, VM_SOFTDIRTY, VM_WRITE
-from .mapping cimport map_pages, plan
+from .mapping cimport aligned, map_pages, plan, top_of_rows
 from .space cimport Space
-from .vma cimport find_vma, vma
+from .vma cimport find_vma, vma, vma_at
 
 import numpy as np
 
@@ -284,7 +284,8 @@ cdef class Tables(Space):
                 map_pages(&self.mm, first, pages, &pl)
             if v.anon_vma == 0 and not v.flags & VM_SHARED and is_anon:
                 self.anon_vma_prepare(find_vma(&self.mm.vs, first))
-            self.next_pfn = max(self.next_pfn, top_frame(&pl, keep[0]))
+            self.next_pfn = max(self.next_pfn, pl.top)
+            del keep
             return int(pl.head) + int(pl.skip)
 
     cdef object plan_folios(self, plan *pl, uint64_t pages, object order, object orders, object heads):
@@ -302,41 +303,34 @@ cdef class Tables(Space):
             pl.order = order_view[0]
         if pl.skip >= <uint64_t>1 << pl.order:
             raise LayoutError(f"skip={pl.skip} leaves no page of the first folio of order {pl.order}; give a smaller one")
+        if heads is None:
+            pl.head = aligned(self.next_pfn, <uint64_t>1 << pl.order)
+            self.frames_exist(pl.head, top_of_rows(pl, pages))
+            return order_of, None
         head_of = self.folio_heads(order_of, heads, pages)
-        if isinstance(head_of, int):
-            pl.head = head_of
-        else:
-            head_view = head_of
-            pl.heads = &head_view[0]
-            pl.head = head_view[0]
+        head_view = head_of
+        pl.heads = &head_view[0]
+        pl.head = head_view[0]
         return order_of, head_of
 
     cdef object folio_heads(self, object order_of, object heads, uint64_t pages):
-        """Checked head pfns: the first of a row of equal folios as an int, else one a folio."""
+        """Checked head pfns, one a folio."""
         cdef uint64_t size
-        given = None if heads is None else whole_array("heads", heads, np.uint64)
+        given = whole_array("heads", heads, np.uint64)
         if isinstance(order_of, int):
             size = <uint64_t>1 << <int>order_of
-            pages = (pages + size - 1) & ~(size - 1)
-            if given is None:
-                head = (self.next_pfn + size - 1) & ~(size - 1)
-                self.frames_exist(head, head + pages)
-                return int(head)
-            check_heads(given, pages >> <int>order_of)
+            check_heads(given, aligned(pages, size) >> <int>order_of)
             # equal folios that are aligned are the same or apart
             if int(np.bitwise_or.reduce(given)) & (size - 1):
                 raise LayoutError(UNALIGNED)
             self.frames_exist(int(given.min()), int(given.max()) + size)
             return given
         sizes = np.left_shift(np.uint64(1), order_of.astype(np.uint64))
-        if given is None:
-            given = next_heads(self.next_pfn, sizes)
         check_heads(given, len(sizes))
         if ((given & (sizes - np.uint64(1))) != 0).any():
             raise LayoutError(UNALIGNED)
         self.frames_exist(int(given.min()), int((given + sizes).max()))
-        if heads is not None:
-            check_overlap(given, sizes)
+        check_overlap(given, sizes)
         return given
 
     cdef int frames_exist(self, object low, object high) except -1:
@@ -348,14 +342,14 @@ cdef class Tables(Space):
 
     cdef void anon_vma_prepare(self, size_t i) noexcept:
         """First anonymous page of VMA i: share the anon_vma of an alike neighbour, else a new one."""
-        cdef vma *v = &self.mm.vs.at[i]
+        cdef vma *v = vma_at(&self.mm.vs, i)
         cdef uint64_t ignored = VM_ACCESS | VM_SOFTDIRTY
         cdef vma *o
         cdef int side
         for side in (-1, 1):
             if (side < 0 and i == 0) or (side > 0 and i + 1 >= self.mm.vs.nr):
                 continue
-            o = v + side
+            o = vma_at(&self.mm.vs, i + side)
             if o.end != v.start and v.end != o.start:
                 continue
             if ((o.flags ^ v.flags) & ~ignored) == 0 and o.file == v.file and o.anon_vma:
@@ -383,16 +377,6 @@ cdef object plan_mask(plan *pl, object mask):
         view = mask
         pl.exclusive = &view[0]
     return mask
-
-
-# behind the highest frame of the plan: what was placed by hand is never handed out again
-cdef uint64_t top_frame(const plan *pl, object folios) except? 0xdeadbeef:
-    order_of, head_of = folios
-    if pl.heads == NULL:
-        return pl.last_head + (<uint64_t>1 << pl.order)
-    if pl.orders == NULL:
-        return int(head_of.max()) + (<uint64_t>1 << pl.order)
-    return int((head_of + np.left_shift(np.uint64(1), np.asarray(order_of, np.uint64))).max())
 
 
 # what these verbs write to an entry that is not present would be a softleaf of no kind
@@ -437,16 +421,6 @@ def check_overlap(heads, sizes):
         raise LayoutError(f"heads and orders give frame {int(first[1:][clash][0]):#x} to two folios; a frame belongs to one")
 
 
-def next_heads(next_pfn, sizes):
-    """Naturally aligned heads, one behind the other."""
-    heads = np.empty(len(sizes), np.uint64)
-    for k, size in enumerate(sizes.tolist()):
-        next_pfn = (next_pfn + size - 1) & ~(size - 1)
-        heads[k] = next_pfn
-        next_pfn += size
-    return heads
-
-
 def any_array(name, values):
     """What NumPy makes of it; ragged lists are refused."""
     try:
@@ -466,19 +440,23 @@ def whole_array(name, values, dtype):
     return np.ascontiguousarray(array.astype(dtype))
 
 
-def folio_orders(mm, pages, order, orders):
+cdef object folio_orders(Tables mm, uint64_t pages, object order, object orders):
     """Order of each folio, as uint8, covering `pages` pages; of all of them, as an int."""
+    cdef uint64_t covered = 0, most = mm.machine.pmd_order
+    cdef Py_ssize_t nr = 0
     if orders is None:
-        return int(number("order", order, mm.machine.pmd_order))
-    array = whole_array("orders", orders, np.int64)
-    if array.size and array.max() > mm.machine.pmd_order:
-        raise LayoutError(f"orders holds {array.max()}; the largest folio of {mm.machine} has order {mm.machine.pmd_order}")
-    ends = np.cumsum(np.left_shift(1, array))
-    if not array.size or int(ends[-1]) < pages:
-        covered = int(ends[-1]) if array.size else 0
+        return int(number("order", order, most))
+    array = whole_array("orders", orders, np.uint64)
+    if array.size and array.max() > most:
+        raise LayoutError(f"orders holds {array.max()}; the largest folio of {mm.machine} has order {most}")
+    narrow = array.astype(np.uint8)
+    cdef const uint8_t[::1] view = narrow
+    while covered < pages and nr < view.shape[0]:
+        covered += <uint64_t>1 << view[nr]
+        nr += 1
+    if covered < pages:
         raise LayoutError(f"orders covers {covered} pages, expected at least {pages}; give more folios")
-    need = int(np.searchsorted(ends, pages)) + 1
-    return np.ascontiguousarray(array[:need].astype(np.uint8))
+    return narrow[:nr]
 
 
 def exclusive_mask(exclusive, pages, anon):

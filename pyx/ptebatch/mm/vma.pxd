@@ -1,9 +1,12 @@
-# VMAs: flags, page protection, split and merge. One sorted array an address
-# space; the kernel's map count limit keeps it short.
+# VMAs: flags, page protection, split and merge. Their order is an array of small numbers
+# with a gap where the last VMA came or went, so that the next one, which is mostly a
+# neighbour, costs nothing; the VMAs themselves never move.
+#
+#   order   3 0 7 . . . . 1 4     gap = 3, nr = 5, room = 9
 # Counterparts: mm/vma.c, arch/arm64/mm/mmap.c. Rules: spec 1.4, 6.2, 6.4, 6.6.
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport realloc
-from libc.string cimport memcpy, memmove
+from libc.stdlib cimport free, realloc
+from libc.string cimport memmove
 from ..arm64.machine cimport machine
 from ..arm64.pte cimport PTE_ATTRINDX, PTE_GP, PTE_PO_IDX, PTE_SHARED, PTE_USER, PTE_UXN, PTE_WRITE, pte_t
 from ..base.vm_flags cimport (
@@ -23,12 +26,21 @@ cdef struct vma:
     bint writenotify           # the owner has a page_mkwrite hook (or does writeback)
 
 cdef struct vmas:
-    vma *at
+    vma *pool
+    uint32_t *order            # places in the pool, by address: `gap` of them, what is free, the others
+    size_t gap
     size_t nr
     size_t room
+    size_t used                # of the pool, ever
+    uint32_t unused            # a chain by `mapping` of places that are free again; 0: none, else one more
     size_t limit               # map count limit
     uint32_t last_anon_vma
     uint32_t last_mapping
+
+
+# VMA i by address; where it is does not change when others come and go, unless there is no more room
+cdef inline vma *vma_at(const vmas *vs, size_t i) noexcept nogil:
+    return vs.pool + vs.order[i if i < vs.gap else i + vs.room - vs.nr]
 
 
 cdef inline pte_t page_prot_base(uint64_t flags, const machine *m) noexcept nogil:
@@ -91,60 +103,101 @@ cdef inline size_t find_vma(const vmas *vs, uint64_t addr) noexcept nogil:
     cdef size_t lo = 0, hi = vs.nr, mid
     while lo < hi:
         mid = (lo + hi) // 2
-        if vs.at[mid].end > addr:
+        if vma_at(vs, mid).end > addr:
             hi = mid
         else:
             lo = mid + 1
     return lo
 
 
+# -1: no memory, all is as it was
+cdef inline int vmas_reserve(vmas *vs, size_t room) noexcept nogil:
+    cdef size_t behind = vs.nr - vs.gap
+    cdef vma *pool
+    cdef uint32_t *order
+    if room <= vs.room:
+        return 0
+    pool = <vma *>realloc(vs.pool, room * sizeof(vma))
+    if pool == NULL:
+        return -1
+    vs.pool = pool
+    order = <uint32_t *>realloc(vs.order, room * sizeof(uint32_t))
+    if order == NULL:
+        return -1
+    memmove(order + room - behind, order + vs.room - behind, behind * sizeof(uint32_t))
+    vs.order = order
+    vs.room = room
+    return 0
+
+
+cdef inline void vmas_free(vmas *vs) noexcept nogil:
+    free(vs.pool)
+    free(vs.order)
+
+
+# the gap begins behind i VMAs
+cdef inline void move_gap(vmas *vs, size_t i) noexcept nogil:
+    cdef size_t width = vs.room - vs.nr
+    if i < vs.gap:
+        memmove(vs.order + i + width, vs.order + i, (vs.gap - i) * sizeof(uint32_t))
+    else:
+        memmove(vs.order + vs.gap, vs.order + vs.gap + width, (i - vs.gap) * sizeof(uint32_t))
+    vs.gap = i
+
+
 cdef inline int vma_insert(vmas *vs, size_t i, const vma *v) noexcept nogil:
-    cdef vma *at
-    cdef size_t room
-    if vs.nr == vs.room:
-        room = 2 * vs.room if vs.room else 8
-        at = <vma *>realloc(vs.at, room * sizeof(vma))
-        if at == NULL:
-            return -1
-        vs.at = at
-        vs.room = room
-    memmove(vs.at + i + 1, vs.at + i, (vs.nr - i) * sizeof(vma))
-    vs.at[i] = v[0]
+    cdef size_t place
+    if vs.nr == vs.room and vmas_reserve(vs, 2 * vs.room if vs.room else 8):
+        return -1
+    move_gap(vs, i)
+    if vs.unused:
+        place = vs.unused - 1
+        vs.unused = vs.pool[place].mapping
+    else:
+        place = vs.used
+        vs.used += 1
+    vs.pool[place] = v[0]
+    vs.order[vs.gap] = <uint32_t>place
+    vs.gap += 1
     vs.nr += 1
     return 0
 
 
+cdef inline void vma_remove(vmas *vs, size_t i) noexcept nogil:
+    cdef uint32_t place
+    # the first behind the gap, which takes it in
+    move_gap(vs, i)
+    place = vs.order[i + vs.room - vs.nr]
+    vs.pool[place].mapping = vs.unused
+    vs.unused = place + 1
+    vs.nr -= 1
+
+
 # the same VMAs in the memory that `to` has, or in more; -1: no memory, `to` has its own still
 cdef inline int vmas_copy(vmas *to, const vmas *vs) noexcept nogil:
-    cdef vmas new = to[0]
-    if new.room < vs.nr:
-        new.at = <vma *>realloc(to.at, vs.nr * sizeof(vma))
-        if new.at == NULL:
-            return -1
-        to.at = new.at
-        to.room = new.room = vs.nr
-    if vs.nr:
-        memcpy(new.at, vs.at, vs.nr * sizeof(vma))
-    to.nr, to.limit = vs.nr, vs.limit
+    cdef size_t i
+    if vmas_reserve(to, vs.nr):
+        return -1
+    for i in range(vs.nr):
+        to.pool[i] = vma_at(vs, i)[0]
+        to.order[i] = <uint32_t>i
+    to.gap = to.nr = to.used = vs.nr
+    to.unused = 0
+    to.limit = vs.limit
     to.last_anon_vma, to.last_mapping = vs.last_anon_vma, vs.last_mapping
     return 0
 
 
-cdef inline void vma_remove(vmas *vs, size_t i) noexcept nogil:
-    memmove(vs.at + i, vs.at + i + 1, (vs.nr - i - 1) * sizeof(vma))
-    vs.nr -= 1
-
-
 # vma i is cut at addr into i and i + 1; -1: the map count limit, or no memory
 cdef inline int split_vma(vmas *vs, size_t i, uint64_t addr, unsigned int page_shift) noexcept nogil:
-    cdef vma upper = vs.at[i]
+    cdef vma upper = vma_at(vs, i)[0]
     if vs.nr >= vs.limit:
         return -1
     upper.pgoff += (addr - upper.start) >> page_shift
     upper.start = addr
     if vma_insert(vs, i + 1, &upper):
         return -1
-    vs.at[i].end = addr
+    vma_at(vs, i).end = addr
     return 0
 
 
@@ -178,17 +231,17 @@ cdef inline bint can_vma_merge(const vma *a, const vma *b, const machine *m) noe
 # alike. Returns the VMA that now covers the range, -1: no merge.
 cdef inline Py_ssize_t vma_merge(
         vmas *vs, size_t i, uint64_t start, uint64_t end, uint64_t flags, const machine *m) noexcept nogil:
-    cdef vma mid = vs.at[i]
+    cdef vma mid = vma_at(vs, i)[0]
     cdef bint left, right
     if flags & VM_NO_MERGE:
         return -1
     mid.start = start
     mid.end = end
-    mid.pgoff += (start - vs.at[i].start) >> m.page_shift
+    mid.pgoff += (start - vma_at(vs, i).start) >> m.page_shift
     mid.flags = flags
-    left = i > 0 and start == vs.at[i].start and can_vma_merge(&vs.at[i - 1], &mid, m)
-    right = i + 1 < vs.nr and end == vs.at[i].end and can_vma_merge(&mid, &vs.at[i + 1], m)
-    if left and right and not anon_vma_mergeable(&vs.at[i - 1], &vs.at[i + 1]):
+    left = i > 0 and start == vma_at(vs, i).start and can_vma_merge(vma_at(vs, i - 1), &mid, m)
+    right = i + 1 < vs.nr and end == vma_at(vs, i).end and can_vma_merge(&mid, vma_at(vs, i + 1), m)
+    if left and right and not anon_vma_mergeable(vma_at(vs, i - 1), vma_at(vs, i + 1)):
         right = False
     if left and right:
         return merge_three(vs, i, &mid, m)
@@ -207,18 +260,18 @@ cdef inline void take_over(vma *v, const vma *other, const vma *mid, const machi
 
 
 cdef inline Py_ssize_t merge_three(vmas *vs, size_t i, const vma *mid, const machine *m) noexcept nogil:
-    cdef vma *prev = &vs.at[i - 1]
-    prev.end = vs.at[i + 1].end
-    take_over(prev, &vs.at[i + 1], mid, m)
-    take_over(prev, &vs.at[i], mid, m)
+    cdef vma *prev = vma_at(vs, i - 1)
+    prev.end = vma_at(vs, i + 1).end
+    take_over(prev, vma_at(vs, i + 1), mid, m)
+    take_over(prev, vma_at(vs, i), mid, m)
     vma_remove(vs, i + 1)
     vma_remove(vs, i)
     return i - 1
 
 
 cdef inline Py_ssize_t merge_left(vmas *vs, size_t i, const vma *mid, const machine *m) noexcept nogil:
-    cdef vma *prev = &vs.at[i - 1]
-    cdef vma *cur = &vs.at[i]
+    cdef vma *prev = vma_at(vs, i - 1)
+    cdef vma *cur = vma_at(vs, i)
     prev.end = mid.end
     take_over(prev, cur, mid, m)
     if cur.end == mid.end:
@@ -230,8 +283,8 @@ cdef inline Py_ssize_t merge_left(vmas *vs, size_t i, const vma *mid, const mach
 
 
 cdef inline Py_ssize_t merge_right(vmas *vs, size_t i, const vma *mid, const machine *m) noexcept nogil:
-    cdef vma *next = &vs.at[i + 1]
-    cdef vma *cur = &vs.at[i]
+    cdef vma *next = vma_at(vs, i + 1)
+    cdef vma *cur = vma_at(vs, i)
     next.start = mid.start
     next.pgoff = mid.pgoff
     take_over(next, cur, mid, m)
