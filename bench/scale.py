@@ -176,7 +176,27 @@ def checker(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-PARTS = {"growth": growth, "setup": setup, "import": imports, "call": calls, "checker": checker, "threads": threads}
+def exponents(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """How fast what takes a list, a range or an address space of n grows with n."""
+    module = builds.load("bench.exponents")
+    rows = []
+    for name, case in module.CASES.items():
+        slope, spent = module.exponent(case, min(3, args.rounds))
+        each = spent[-1] / case.sizes[-1] * 1e9
+        rows.append({"what": "exponent", "case": name, "exponent": slope, "most": case.most, "sizes": case.sizes,
+                     "seconds": spent, "unit": case.unit, "ns_each": each})  # fmt: skip
+    return rows
+
+
+PARTS = {
+    "growth": growth,
+    "setup": setup,
+    "import": imports,
+    "call": calls,
+    "checker": checker,
+    "threads": threads,
+    "exponents": exponents,
+}
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:
@@ -198,6 +218,8 @@ def _missed(row: dict[str, Any], where: str) -> Iterator[str]:
         yield f"call: one page from Python takes {row['extra_us']:.2f} us more than in C, target at most {CALL_US}"
     if what == "checker" and row["per_minute"] < WORLDS:
         yield f"checker: {row['laws']} {row['per_minute'] / 1e6:.0f} million worlds a minute, target at least {WORLDS / 1e6:.0f}"
+    if what == "exponent" and row["exponent"] > row["most"]:
+        yield f"growth: {row['case']} grows as n^{row['exponent']:.2f}, target at most n^{row['most']}"
     if what == "threads" and row["threads"] < THREADS <= row["processes"]:
         yield f"threads: {where} two run at {row['threads']:.2f} times one, target at least {THREADS}"
 
@@ -218,6 +240,9 @@ def text(row: dict[str, Any]) -> str:
         return f"call     one page: {row['python_us']:.2f} us from Python, {row['c_us']:.2f} us in C, {row['extra_us']:.2f} more"
     if what == "checker":
         return f"checker  {row['laws']:13}  {row['per_minute'] / 1e6:6.0f} million worlds a minute ({row['worlds']:,} worlds)"
+    if what == "exponent":
+        sizes = " to ".join(f"{n:,}" for n in (row["sizes"][0], row["sizes"][-1]))
+        return f"grows    n^{row['exponent']:5.2f}  {row['case']:44} {sizes} {row['unit']}, {row['ns_each']:.1f} ns each at last"
     judged = "" if row["processes"] >= THREADS else "  (not judged: no second CPU was free)"
     return f"threads  {row['layout']:3} two at {row['threads']:.2f} times one; two processes at {row['processes']:.2f}{judged}"
 
