@@ -9,7 +9,7 @@ from ..arm64.pte cimport (
     pte_valid, pte_write,
 )
 from ..arm64.tlb cimport convert_flush
-from .maps cimport bit_at, maps
+from .maps cimport bit_at, fill_blocks, maps
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
 from .segments cimport alone, block_ends, block_starts, blocks_inside_one, count, ends_of, entry, inside_one, stops
 from .words cimport (
@@ -109,26 +109,23 @@ cdef inline uint64_t needs_flush(const walk *w, const maps *x, const fresh *f, s
 cdef inline uint64_t paint_blocks(const walk *w, maps *x, const fresh *f) noexcept nogil:
     cdef size_t n = w.t.mmu.m.cont_ptes, k, i
     cdef unsigned int shift = w.t.mmu.m.page_shift
-    cdef uint64_t at, painted = 0, mask
+    cdef uint64_t at, painted = 0
     cdef bint paints = w.t.mmu.m.contpte and (pte_valid(f.flags) or w.t.mmu.m.paint_invalid)
     for k in range(x.word, x.words_end):
         x.paint[k] = 0
     if not paints:
         return 0
     for k in range(x.word, x.words_end):
-        at = blocks_inside_one(w.t.mmu, x, x.runs, k) if n <= 64 else x.present[k] & block_starts(w.t.mmu, x, k)
-        while at:
-            i = entry(k, pb_ctz(at))
-            at &= at - 1
-            if (n > 64 and not inside_one(x, x.runs, i, n)) or ((w.t.leaf[i] & pte_addr_mask(shift)) >> shift ^ i) & (n - 1):
-                continue
+        if x.blocks:
+            at = blocks_inside_one(w.t.mmu, x, x.runs, k) & x.aligned[k]
+            x.paint[k] = fill_blocks(at, n)
+            painted += pb_popcount(at & ~x.cont[k])
+            continue
+        i = entry(k, 0)
+        if not i & (n - 1) and inside_one(x, x.runs, i, n) and not pte_pfn(w.t.leaf[i], shift) & (n - 1):
             painted += not bit_at(x.cont, i)
-            if n <= 64:
-                mask = (~<uint64_t>0 >> (64 - n)) << (i % 64)
-                x.paint[k] |= mask
-            else:
-                for j in range(i // 64, (i + n) // 64):
-                    x.paint[j] = ~<uint64_t>0
+            for j in range(k, k + n // 64):
+                x.paint[j] = ~<uint64_t>0
     return painted if pte_valid(x.flags) and pte_valid(f.flags) else 0
 
 

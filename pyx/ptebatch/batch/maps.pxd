@@ -15,12 +15,12 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport (
-    PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SPECIAL, PTE_WRITE, pte_addr_mask, pte_present, pte_t, pte_valid, pte_valid_cont,
+    PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SPECIAL, PTE_WRITE, pte_addr_mask, pte_pfn, pte_present, pte_t, pte_valid, pte_valid_cont,
 )
 from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
 from .seam cimport walk
 from .words cimport (
-    pb_bytes_vary, pb_ctz, pb_look, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
+    pb_bytes_vary, pb_ctz, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
     pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_top, pb_unpack,
 )
 
@@ -62,6 +62,7 @@ cdef struct maps:
     uint64_t[MAP_WORDS] dirty
     uint64_t[MAP_WORDS] young
     uint64_t[MAP_WORDS] cont           # valid and CONT: folded
+    uint64_t[MAP_WORDS] aligned        # first entries of blocks whose page has the block's alignment, too
     # made by formulas
     uint64_t[MAP_WORDS] runs           # the first entry of each stretch committed at once
     uint64_t[MAP_WORDS] cut            # first entry of each folded block that a start unfolds
@@ -227,12 +228,79 @@ cdef inline uint64_t byte_map(const uint8_t *bytes, uint8_t differ, unsigned int
     return ~<uint64_t>0 if bytes[0] >> bit & 1 else 0
 
 
+# the first entries of blocks whose page is aligned as the block is; where the block is present
+cdef inline uint64_t aligned_blocks(const mmu_t *mmu, const maps *x, const pte_t *p, uint64_t elsewhere, uint64_t present) noexcept nogil:
+    cdef uint64_t n = mmu.m.cont_ptes, left = x.blocks, at = 0, mask = (n - 1) << mmu.m.page_shift
+    cdef unsigned int i = pb_ctz(present)
+    if not elsewhere:
+        # one row of pages
+        return x.blocks if not (p[i] - (<uint64_t>i << mmu.m.page_shift)) & mask else 0
+    while left:
+        i = pb_ctz(left)
+        at |= left & -left if not p[i] & mask else 0
+        left &= left - 1
+    return at
+
+
 cdef inline void stretch_ends(maps *x, size_t k, uint64_t bad, uint64_t *present, bint *more) noexcept nogil:
     bad &= present[0]
     if bad:
         x.end = 64 * k + pb_ctz(bad)
         present[0] &= lanes(k, 0, x.end)
         more[0] = False
+
+
+# where batches begin in word k: at `breaks`, behind folios, and at the stretch's first entry
+cdef inline void begin_batches(const walk *w, maps *x, size_t k, pte_t first, uint64_t breaks) noexcept nogil:
+    breaks |= x.last[k] << 1
+    if k == x.word:
+        breaks |= <uint64_t>1 << (x.first - 64 * k) | 1
+    elif x.last[k - 1] >> 63 or ((w.t.leaf[64 * k - 1] + (<uint64_t>1 << w.t.mmu.m.page_shift)) ^ first) & batch_bits():
+        breaks |= 1
+    x.batch[k] = x.present[k] & breaks
+
+
+# does word k go on with a folio whose last page, in the word before, has other metadata?
+cdef inline bint torn_folio(const walk *w, const maps *x, size_t k, uint8_t byte) noexcept nogil:
+    cdef uint64_t last
+    if k == x.word or x.batch[k] & 1:
+        return False
+    last = pte_pfn(w.t.leaf[64 * k - 1], w.t.mmu.m.page_shift)
+    return ((w.t.mmu.pages[last - w.t.mmu.pfn_base] ^ byte) & (PG_ORDER_MASK | PG_ANON)) != 0
+
+
+# all of a map, or nothing
+cdef inline uint64_t spread_bit(uint64_t value, unsigned int bit) noexcept nogil:
+    return -(value >> bit & 1)
+
+
+# The maps of a word whose entries are the first one, pages advancing, all pages alike: nothing to be
+# looked for. False: it is no such word, or an odd one.
+cdef inline bint plain_word(const walk *w, maps *x, size_t k) noexcept nogil:
+    cdef const mmu_t *mmu = w.t.mmu
+    cdef const pte_t *p = w.t.leaf + 64 * k
+    cdef pte_t pte = p[0]
+    cdef uint64_t pfn = pte_pfn(pte, mmu.m.page_shift), at = pfn - mmu.pfn_base, wr, ro, sw, bad = 0
+    cdef const uint8_t *bytes = mmu.pages + at
+    if at >= mmu.nr_pages or at + 64 > mmu.nr_pages or pb_bytes_vary(bytes):
+        return False
+    wr, ro, sw = spread_bit(pte, WRITE_BIT), spread_bit(pte, RDONLY_BIT), spread_bit(pte, DIRTY_BIT)
+    if (~wr & ~ro) | (wr & ro & sw):
+        return False
+    x.single[k] = 0 if bytes[0] & PG_ORDER_MASK else ~<uint64_t>0
+    x.last[k] = x.single[k]
+    if not x.single[k]:
+        x.last[k] = folio_ends(mmu, p, bytes, True, ~<uint64_t>0, 0, 0, &bad)
+    x.present[k] = ~<uint64_t>0
+    begin_batches(w, x, k, pte, 0)
+    if bad or torn_folio(w, x, k, bytes[0]):
+        return False
+    x.anon[k], x.exclusive[k] = spread_bit(bytes[0], ANON_BIT), spread_bit(bytes[0], EXCLUSIVE_BIT)
+    x.write[k], x.dirty[k], x.young[k] = wr, sw | (wr & ~ro), spread_bit(pte, AF_BIT)
+    x.cont[k] = spread_bit(pte, CONT_BIT) if mmu.m.contpte and pte_valid(pte) else 0
+    x.folded |= x.cont[k] != 0
+    x.aligned[k] = x.blocks if not pfn & (mmu.m.cont_ptes - 1) else 0
+    return True
 
 
 # The maps of one word; False: the stretch ends in it. What lies outside of the range
@@ -251,13 +319,14 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     cdef pb_packed bits
     cdef bint more = True, holes
     cdef uint8_t differ
-    cdef uint64_t last
     cdef unsigned int i
     if ~within:
         for i in range(64):
             copy[i] = p[i] if within >> i & 1 else 0
         p = copy
-    seen = pb_look(p, page)
+    seen = pb_look(p, page) if p[0] else pb_look_closer(p, page)
+    if not seen.breaks and p[0] & kind == x.flags and not ~within and plain_word(w, x, k):
+        return True
     if not seen.any:
         clear_word(x, k)
         return True
@@ -302,8 +371,6 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     breaks = elsewhere
     if single != present and (holes or seen.breaks & norm & ~address):
         breaks = pb_map_breaks(p, page, norm)
-    if k == x.word or ((w.t.leaf[64 * k - 1] + page) ^ p[0]) & norm:
-        breaks |= 1
     bad = 0
     ends = folio_ends(
         mmu, p, bytes, not differ & PG_ORDER_MASK, present, single, elsewhere, &bad) if single != present else single
@@ -320,17 +387,14 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     if mmu.m.contpte and pte_valid(x.flags):
         x.cont[k] = map_of(&bits, &seen, CONT_BIT) & present
         x.folded |= x.cont[k] != 0
-    x.batch[k] = present & (breaks | ends << 1 | (x.last[k - 1] >> 63 if k > x.word else 0))
-    if 64 * k <= x.first:
-        x.batch[k] |= present & <uint64_t>1 << (x.first - 64 * k)
+    x.aligned[k] = aligned_blocks(mmu, x, p, elsewhere, present) if mmu.m.contpte else 0
+    begin_batches(w, x, k, p[0], breaks)
     # one folio, two orders: no metadata of the kernel's
     bad = 0
     if differ & (PG_ORDER_MASK | PG_ANON):
         bad = pb_map_byte_breaks(bytes, PG_ORDER_MASK | PG_ANON) & ~(elsewhere | ends << 1 | 1)
-    if k > x.word and not x.batch[k] & 1 and present & 1:
-        last = (w.t.leaf[64 * k - 1] & address) >> shift
-        if (mmu.pages[last - mmu.pfn_base] ^ bytes[0]) & (PG_ORDER_MASK | PG_ANON):
-            bad |= 1
+    if present & 1 and torn_folio(w, x, k, bytes[0]):
+        bad |= 1
     bad &= present
     if bad:
         stretch_ends(x, k, bad, &present, &more)
@@ -339,7 +403,7 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
 
 cdef inline void clear_word(maps *x, size_t k) noexcept nogil:
     x.present[k] = x.batch[k] = x.last[k] = x.single[k] = x.anon[k] = x.exclusive[k] = 0
-    x.write[k] = x.dirty[k] = x.young[k] = x.cont[k] = 0
+    x.write[k] = x.dirty[k] = x.young[k] = x.cont[k] = x.aligned[k] = 0
 
 
 # the stretch ends with the batches that end at or before `end`
@@ -374,9 +438,44 @@ cdef inline bint continues(const walk *w, const maps *x, size_t i, pte_t more) n
     return (((w.t.leaf[i - 1] + (<uint64_t>1 << w.t.mmu.m.page_shift)) ^ w.t.leaf[i]) & norm) == 0
 
 
+# first entries of blocks of n that have all their bits; the bits of the blocks that begin at `starts`
+cdef inline uint64_t whole_blocks(uint64_t map, uint64_t n) noexcept nogil:
+    n //= 2
+    while n:
+        map &= map >> n
+        n //= 2
+    return map
+
+
+cdef inline uint64_t any_in_block(uint64_t map, uint64_t n) noexcept nogil:
+    n //= 2
+    while n:
+        map |= map >> n
+        n //= 2
+    return map
+
+
+cdef inline uint64_t fill_blocks(uint64_t starts, uint64_t n) noexcept nogil:
+    return starts * (~<uint64_t>0 >> (64 - n))
+
+
 # A folded block is regular when all of it is there, in order, in one batch. Returns the
 # first entry of one that is not, else x.end.
 cdef inline size_t odd_block(const walk *w, const maps *x) noexcept nogil:
+    cdef size_t n = w.t.mmu.m.cont_ptes, k
+    cdef uint64_t odd
+    if not x.blocks:
+        return odd_large_block(w, x)
+    for k in range(x.word, x.words_end):
+        odd = x.cont[k]
+        if odd:
+            odd &= ~fill_blocks(whole_blocks(odd, n) & x.aligned[k] & ~any_in_block(x.batch[k] & ~x.blocks, n), n)
+            if odd:
+                return 64 * k + pb_ctz(odd)
+    return x.end
+
+
+cdef inline size_t odd_large_block(const walk *w, const maps *x) noexcept nogil:
     cdef size_t n = w.t.mmu.m.cont_ptes, i = next_bit(x.cont, x.first, x.end), j
     cdef unsigned int shift = w.t.mmu.m.page_shift
     while i < x.end:

@@ -76,6 +76,9 @@ cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) n
         return
     for k in range(x.word, x.words_end):
         bits = stops(x, starts, k)
+        if not bits and not mapped and not ones:
+            # nothing begins or ends: what goes on goes on
+            continue
         if not ~starts[k] and (mapped or ones or begun == <size_t>-1):
             # nothing but single entries: the last of them may be longer
             if mapped:
@@ -125,6 +128,8 @@ cdef inline uint64_t alone(const maps *x, const uint64_t *starts, size_t k) noex
 cdef inline uint64_t blocks_inside_one(const mmu_t *mmu, const maps *x, const uint64_t *starts, size_t k) noexcept nogil:
     cdef uint64_t first = block_starts(mmu, x, k), cut = (starts[k] & ~first) | ~x.present[k]
     cdef size_t n = mmu.m.cont_ptes // 2
+    if not cut:
+        return first
     # what cuts a block, at the block's first entry
     while n:
         cut |= cut >> n

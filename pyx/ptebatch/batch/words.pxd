@@ -78,10 +78,26 @@ cdef extern from *:
     typedef struct {
         uint64_t any;    /* bits that some word has */
         uint64_t all;    /* bits that every word has */
-        uint64_t breaks; /* bits in which a word differs from the one before it plus `step` */
+        uint64_t breaks; /* bits in which a word differs from the first and the steps to it: 0 if none does */
     } pb_seen;
 
+    /* The first word is not 0: what none differs in, all have as it has. */
     static pb_seen pb_look(const uint64_t *p, uint64_t step) {
+        const uint64_t first = p[0];
+        pb_vec want = pb_ramp(first, step), differ = pb_all(0);
+        uint64_t bits = 0;
+    #pragma GCC unroll 16
+        for (size_t k = 0; k < 64; k += PB_W) {
+            differ |= PB_AT(p, k) ^ want;
+            want += PB_W * step;
+        }
+        for (int lane = 0; lane < PB_W; lane++)
+            bits |= differ[lane];
+        return (pb_seen){first | bits, first & ~bits, bits};
+    }
+
+    /* the same, whatever the first word is */
+    static pb_seen pb_look_closer(const uint64_t *p, uint64_t step) {
         pb_vec any = PB_AT(p, 0), all = any, breaks = pb_all(0), before;
         pb_seen seen = {0, ~0ULL, 0};
         for (int lane = 1; lane < PB_W; lane++)
@@ -101,27 +117,35 @@ cdef extern from *:
         return seen;
     }
 
-    /* `flags` where `map` has a bit, for words k to k + PB_W */
-    PB_INLINE pb_vec pb_where(uint64_t map, size_t k, uint64_t flags) {
-        const pb_vec lanes = pb_ramp(0, 1);
-        return (pb_all(0) - ((pb_all(map >> k) >> lanes) & 1)) & flags;
-    }
+    /* A map laid out so that the bits of its last PB_W words are signs, one a lane, and after
+       each shift by PB_W those of the words before; all ones where a sign is set. */
+    typedef int64_t pb_signed __attribute__((vector_size(sizeof(pb_vec))));
+    PB_INLINE pb_vec pb_signs(uint64_t map) { return pb_all(map) << (PB_W - 1 - pb_ramp(0, 1)); }
+    PB_INLINE pb_vec pb_set(pb_vec signs) { return (pb_vec)((pb_signed)signs < 0); }
 
+    #define PB_CHANGES 5
     typedef struct {
         uint64_t map;
         uint64_t flags; /* those that change where the map has a bit */
     } pb_change;
 
     PB_INLINE void pb_rewrite_n(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) {
+        pb_vec signs[PB_CHANGES], these = pb_signs(some);
+        for (int j = 0; j < n; j++)
+            signs[j] = pb_signs(c[j].map);
     #pragma GCC unroll 4
-        for (size_t k = 0; k < 64; k += PB_W) {
-            const pb_vec old = PB_AT(p, k);
+        for (size_t k = 64; k > 0; k -= PB_W) {
+            const pb_vec old = PB_AT(p, k - PB_W);
             pb_vec v = (old & keep) | flags;
-            for (int j = 0; j < n; j++)
-                v ^= pb_where(c[j].map, k, c[j].flags);
-            if (some != ~0ULL)
-                v = old ^ ((old ^ v) & pb_where(some, k, ~0ULL));
-            PB_AT(p, k) = v;
+            for (int j = 0; j < n; j++) {
+                v ^= pb_set(signs[j]) & c[j].flags;
+                signs[j] <<= PB_W;
+            }
+            if (some != ~0ULL) {
+                v = old ^ ((old ^ v) & pb_set(these));
+                these <<= PB_W;
+            }
+            PB_AT(p, k - PB_W) = v;
         }
     }
 
@@ -164,12 +188,15 @@ cdef extern from *:
 
     /* the same bit by bit: mask of bits in which any of 64 bytes differs from the first */
     PB_INLINE uint8_t pb_bytes_vary(const uint8_t *p) {
-        const uint64_t first = 0x0101010101010101ULL * p[0];
-        uint64_t differ = 0, eight;
-        for (size_t k = 0; k < 64; k += 8) {
-            memcpy(&eight, p + k, 8);
-            differ |= eight ^ first;
+        const pb_vec first = pb_all(0x0101010101010101ULL * p[0]);
+        pb_vec eight, all = pb_all(0);
+        uint64_t differ = 0;
+        for (size_t k = 0; k < 64; k += 8 * PB_W) {
+            memcpy(&eight, p + k, sizeof(eight));
+            all |= eight ^ first;
         }
+        for (int lane = 0; lane < PB_W; lane++)
+            differ |= all[lane];
         differ |= differ >> 32;
         differ |= differ >> 16;
         return (uint8_t)(differ | differ >> 8);
@@ -213,6 +240,7 @@ cdef extern from *:
     uint64_t pb_map_differs(const uint64_t *p, uint64_t want, uint64_t mask) noexcept nogil
     uint64_t pb_map_breaks(const uint64_t *p, uint64_t step, uint64_t mask) noexcept nogil
     pb_seen pb_look(const uint64_t *p, uint64_t step) noexcept nogil
+    pb_seen pb_look_closer(const uint64_t *p, uint64_t step) noexcept nogil
     void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
     uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) noexcept nogil
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
