@@ -11,7 +11,7 @@ from ..arm64.pte cimport (
 from ..arm64.tlb cimport convert_flush
 from .maps cimport bit_at, fill_blocks, maps
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
-from .segments cimport alone, block_ends, block_starts, blocks_inside_one, count, ends_of, entry, inside_one, stops
+from .segments cimport alone, block_ends, block_starts, blocks_inside_one, ends_of, entry, inside_one, stops, tally
 from .words cimport (
     pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_spread_down, pb_spread_up, pb_top,
 )
@@ -91,17 +91,16 @@ cdef inline uint64_t not_rdonly(const walk *w, const maps *x, const fresh *f, si
 
 
 # pte_needs_flush() of word k, dirty spread as it was gathered
-cdef inline uint64_t needs_flush(const walk *w, const maps *x, const fresh *f, size_t k) noexcept nogil:
-    cdef uint64_t up, wr, ro
+cdef inline uint64_t needs_flush(const walk *w, const maps *x, const fresh *f, size_t k, uint64_t up, uint64_t rw) noexcept nogil:
+    cdef uint64_t wr, ro
     if not w.t.mmu.m.needs_flush:
         return x.present[k]
     if not pte_valid(x.flags):
         return 0
     if f.differs:
         return x.present[k]
-    up = upgraded(x, f, k)
     wr = ~<uint64_t>0 if pte_write(f.flags) else up
-    ro = ~not_rdonly(w, x, f, k, up) if f.flags & PTE_RDONLY else 0
+    ro = ~rw if f.flags & PTE_RDONLY else 0
     return ((x.write[k] ^ wr) | (~(x.write[k] & x.dirty[k]) ^ ro)) & x.present[k]
 
 
@@ -130,16 +129,16 @@ cdef inline uint64_t paint_blocks(const walk *w, maps *x, const fresh *f) noexce
 
 
 # set_ptes() of every run, but for what it folds
-cdef inline void store_runs(walk *w, const maps *x, const fresh *f, uint64_t runs, uint64_t single) noexcept nogil:
+cdef inline void store_runs(walk *w, const maps *x, const fresh *f, const tally *runs) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
-    cdef uint64_t synced = runs
+    cdef uint64_t synced = runs.nr
     cdef size_t k
-    mmu.c.set_ptes += runs
-    mmu.c.pte_writes += count(x, x.present)
+    mmu.c.set_ptes += runs.nr
+    mmu.c.pte_writes += runs.entries
     if mmu.m.contpte:
-        mmu.c.pte_reads += single
-        mmu.c.set_ptes_multi += runs - single
-        if pte_valid(f.flags) or mmu.m.paint_invalid:
+        mmu.c.pte_reads += runs.alone
+        mmu.c.set_ptes_multi += runs.nr - runs.alone
+        if runs.nr != runs.alone and (pte_valid(f.flags) or mmu.m.paint_invalid):
             # a longer store goes block by block
             for k in range(x.word, x.words_end):
                 synced += pb_popcount(block_starts(mmu, x, k) & x.present[k] & ~x.runs[k])
@@ -147,33 +146,26 @@ cdef inline void store_runs(walk *w, const maps *x, const fresh *f, uint64_t run
     mmu.c.icache_sync += synced if syncs_icache(f.flags) else 0
 
 
-cdef inline void rewrite(walk *w, maps *x, const fresh *f) noexcept nogil:
-    cdef pte_t keep = pte_addr_mask(w.t.mmu.m.page_shift)
+cdef inline void rewrite(walk *w, const maps *x, const fresh *f, size_t k, uint64_t up, uint64_t rw) noexcept nogil:
+    cdef pte_t keep = pte_addr_mask(w.t.mmu.m.page_shift), flags = f.flags
+    cdef uint64_t present = x.present[k]
+    cdef size_t ptrs = w.t.mmu.m.ptrs_per_pte
+    cdef pte_t *p = w.t.leaf + 64 * k
     cdef pb_change[5] c
-    cdef pte_t flags
     cdef pte_t[64] copy
-    cdef pte_t *p
-    cdef uint64_t up
-    cdef size_t k, ptrs = w.t.mmu.m.ptrs_per_pte
-    cdef int n
-    for k in range(x.word, x.words_end):
-        if not x.present[k]:
-            continue
-        up = upgraded(x, f, k)
-        flags, n = f.flags, 0
-        n = change(c, n, x.present[k], up, PTE_WRITE, &flags)
-        n = change(c, n, x.present[k], not_rdonly(w, x, f, k, up) if flags & PTE_RDONLY else 0, PTE_RDONLY, &flags)
-        n = change(c, n, x.present[k], x.dirty[k], PTE_DIRTY, &flags)
-        n = change(c, n, x.present[k], x.young[k], PTE_AF, &flags)
-        n = change(c, n, x.present[k], x.paint[k], PTE_CONT, &flags)
-        p = w.t.leaf + 64 * k
-        if ptrs >= 64:
-            pb_rewrite(p, keep, flags, c, n, x.present[k])
-            continue
-        # a table smaller than a word
-        memcpy(copy, p, ptrs * sizeof(pte_t))
-        pb_rewrite(copy, keep, flags, c, n, x.present[k])
-        memcpy(p, copy, ptrs * sizeof(pte_t))
+    cdef int n = 0
+    n = change(c, n, present, up, PTE_WRITE, &flags)
+    n = change(c, n, present, rw if flags & PTE_RDONLY else 0, PTE_RDONLY, &flags)
+    n = change(c, n, present, x.dirty[k], PTE_DIRTY, &flags)
+    n = change(c, n, present, x.young[k], PTE_AF, &flags)
+    n = change(c, n, present, x.paint[k], PTE_CONT, &flags)
+    if ptrs >= 64:
+        pb_rewrite(p, keep, flags, c, n, present)
+        return
+    # a table smaller than a word
+    memcpy(copy, p, ptrs * sizeof(pte_t))
+    pb_rewrite(copy, keep, flags, c, n, present)
+    memcpy(p, copy, ptrs * sizeof(pte_t))
 
 
 # `flag` is flipped where `map` has a bit: for all present entries at once if it can be
@@ -188,25 +180,26 @@ cdef inline int change(pb_change *c, int n, uint64_t present, uint64_t map, pte_
     return n + 1
 
 
-# the gather takes in the runs that need a flush
-cdef inline void gather_runs(walk *w, const maps *x, const fresh *f) noexcept nogil:
+# the entries get what the protection gives them, and the gather takes in the runs that need a flush
+cdef inline void write_entries(walk *w, maps *x, const fresh *f) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
-    cdef uint64_t flush, lo = 0, hi = 0
+    cdef uint64_t up, rw, flush, calls = 0
     cdef size_t k, first = x.end, last = x.first
-    cdef bint any = False
     for k in range(x.word, x.words_end):
-        flush = needs_flush(w, x, f, k)
-        if not flush:
+        if not x.present[k]:
             continue
-        if not any:
-            first = entry(k, pb_ctz(flush))
-        any = True
-        last = entry(k, pb_top(flush))
-        mmu.c.gather_calls += pb_popcount(flush & x.runs[k])
-    if any:
-        lo, hi = addr_of(&w.t, first), addr_of(&w.t, last + 1)
-        mmu.tlb.start = min(mmu.tlb.start, lo)
-        mmu.tlb.end = max(mmu.tlb.end, hi)
+        up = upgraded(x, f, k)
+        rw = not_rdonly(w, x, f, k, up)
+        flush = needs_flush(w, x, f, k, up, rw)
+        if flush:
+            first = min(first, entry(k, pb_ctz(flush)))
+            last = entry(k, pb_top(flush))
+            calls += pb_popcount(flush & x.runs[k])
+        rewrite(w, x, f, k, up, rw)
+    mmu.c.gather_calls += calls
+    if first < x.end:
+        mmu.tlb.start = min(mmu.tlb.start, addr_of(&w.t, first))
+        mmu.tlb.end = max(mmu.tlb.end, addr_of(&w.t, last + 1))
         mmu.tlb.cleared_ptes = True
 
 
@@ -235,20 +228,17 @@ cdef inline bint fails_to_fold(walk *w, const maps *x, const fresh *f, size_t i)
 
 # Every run is committed: prot_commit_flush_ptes(). `starts`: what was started at once,
 # whose A/D was gathered.
-cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const fresh *f) noexcept nogil:
+cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const tally *runs, const fresh *f) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
-    cdef uint64_t runs = count(x, x.runs), single = 0, events, ones, tries
+    cdef uint64_t events, ones, tries
     cdef size_t k, i
     spread(x, starts, x.dirty)
     spread(x, starts, x.young)
-    for k in range(x.word, x.words_end):
-        single += pb_popcount(alone(x, x.runs, k))
-    mmu.c.prot_commit += runs
+    mmu.c.prot_commit += runs.nr
     mmu.c.cont_without_bbm += paint_blocks(w, x, f)
-    store_runs(w, x, f, runs, single)
-    gather_runs(w, x, f)
-    rewrite(w, x, f)
-    if not mmu.m.contpte:
+    store_runs(w, x, f, runs)
+    write_entries(w, x, f)
+    if not mmu.m.contpte or not (runs.alone or x.cutting):
         return
     # in the order of addresses: a block is unfolded, and its last entry's store may fold it
     for k in range(x.word, x.words_end):

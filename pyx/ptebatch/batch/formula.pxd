@@ -10,7 +10,7 @@ from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_t, pte_valid_cont, pte_young
 from .maps cimport bit_at, continues, cut_to, lanes, last_bit, maps, next_bit
 from .seam cimport walk
-from .segments cimport block_ends, block_starts, blocks_inside_one, count, ends_of, entry, inside_one, next_stop
+from .segments cimport block_starts, blocks_inside_one, ends_of, entry, inside_one, next_stop, tally
 from .words cimport pb_ctz, pb_popcount
 
 # ---- reading ----
@@ -58,17 +58,15 @@ cdef inline void read_end(walk *w, const maps *x, size_t end, int64_t times) noe
 
 
 # One ptep_get() for each entry that is not folded and each folded block: what a walk by
-# batches reads, first entries and scans together, without what ends a scan.
-cdef inline void read_all(walk *w, const maps *x) noexcept nogil:
+# batches reads of `entries`, first entries and scans together, without what ends a scan.
+cdef inline void read_all(walk *w, const maps *x, uint64_t entries) noexcept nogil:
     cdef uint64_t nr = 0, blocks, usual
     cdef size_t k
-    for k in range(x.word, x.words_end):
-        nr += pb_popcount(x.present[k] & ~x.cont[k])
-    read_plain(w, nr)
     if not x.folded:
+        read_plain(w, entries)
         return
-    nr = 0
     for k in range(x.word, x.words_end):
+        entries -= pb_popcount(x.cont[k])
         blocks = x.cont[k] & block_starts(w.t.mmu, x, k)
         if w.t.mmu.m.gather_early_exit:
             # the first entry of most is dirty and young, which is all that there is to know
@@ -78,14 +76,10 @@ cdef inline void read_all(walk *w, const maps *x) noexcept nogil:
         while blocks:
             read_entry(w, entry(k, pb_ctz(blocks)), 1)
             blocks &= blocks - 1
+    read_plain(w, entries)
     w.t.mmu.c.ptep_get += nr
     w.t.mmu.c.contpte_ptep_get += nr
     w.t.mmu.c.pte_reads += 3 * nr
-
-
-# entries of the stretch at which nothing is present
-cdef inline void read_holes(walk *w, const maps *x) noexcept nogil:
-    read_plain(w, x.end - x.first - count(x, x.present))
 
 
 # the entry that ends the scan of a batch, unless its folio or the range ends there
@@ -94,6 +88,8 @@ cdef inline void read_ends(walk *w, const maps *x, const uint64_t *starts) noexc
     cdef size_t k
     for k in range(x.word, x.words_end):
         ends = ends_of(x, starts, k) & ~x.last[k]
+        if not ends:
+            continue
         # followed by an entry of the stretch that is not folded: one read
         plain = ends & (~x.cont[k] >> 1)
         if 64 * k + 64 > x.end - 1:
@@ -256,23 +252,15 @@ cdef inline uint64_t whole_first_blocks(const walk *w, const maps *x, const uint
 
 
 # modify_prot_start_ptes() of every segment, but for what it unfolds
-cdef inline void start_segments(walk *w, const maps *x, const uint64_t *starts) noexcept nogil:
+cdef inline void start_segments(walk *w, const maps *x, const uint64_t *starts, const tally *t) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
-    cdef uint64_t nr = 0, single = 0, odd_start = 0, odd_end = 0, ones, ends
-    cdef size_t k
-    for k in range(x.word, x.words_end):
-        ends = ends_of(x, starts, k)
-        ones = starts[k] & ends
-        nr += pb_popcount(starts[k])
-        single += pb_popcount(ones)
-        odd_end += pb_popcount(ends & ~ones & ~block_ends(mmu, x, k))
-    mmu.c.prot_start += nr
-    mmu.c.pte_xchg += count(x, x.present)
+    cdef uint64_t odd_start = t.nr - t.alone
+    mmu.c.prot_start += t.nr
+    mmu.c.pte_xchg += t.entries
     if not mmu.m.contpte:
         return
-    mmu.c.start_multi += nr - single
+    mmu.c.start_multi += odd_start
     # a block cut by either end is asked whether it is folded
-    odd_start = nr - single
-    if nr != single:
+    if odd_start:
         odd_start -= whole_first_blocks(w, x, starts)
-    mmu.c.pte_reads += single + odd_start + odd_end
+    mmu.c.pte_reads += t.alone + odd_start + t.cut_ends

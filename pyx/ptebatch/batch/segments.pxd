@@ -2,6 +2,7 @@
 # at an entry that is not present, or with the stretch. Batches are segments of
 # folio_pte_batch(), runs those that are committed at once (maps.pxd).
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 from ..arm64.mmu cimport mmu_t
 from ..base.log cimport LOG_MAP, LOG_PRESENT, LOG_TAIL, pairs, pairs_add, pairs_run
 from .maps cimport bit_at, maps
@@ -50,6 +51,37 @@ cdef inline uint64_t count_and(const maps *x, const uint64_t *map, const uint64_
     for k in range(x.word, x.words_end):
         sum += pb_popcount(map[k] & other[k])
     return sum
+
+
+# what formulas ask of all segments of a map, counted in one pass
+cdef struct tally:
+    uint64_t nr
+    uint64_t alone             # of one entry
+    uint64_t small             # whose folio is no large one
+    uint64_t anon              # that begin at a page of an anonymous folio
+    uint64_t cut_ends          # of several entries, and not ended by a block's end
+    uint64_t entries           # present, in all of them
+    uint64_t anon_entries
+
+
+cdef inline tally tally_of(const mmu_t *mmu, const maps *x, const uint64_t *starts) noexcept nogil:
+    cdef tally t
+    cdef uint64_t ends, one
+    cdef size_t k
+    memset(&t, 0, sizeof(t))
+    for k in range(x.word, x.words_end):
+        t.entries += pb_popcount(x.present[k])
+        t.anon_entries += pb_popcount(x.anon[k])
+        ends = ends_of(x, starts, k)
+        if not ends | starts[k]:
+            continue
+        one = starts[k] & ends
+        t.nr += pb_popcount(starts[k])
+        t.alone += pb_popcount(one)
+        t.small += pb_popcount(starts[k] & x.single[k])
+        t.anon += pb_popcount(starts[k] & x.anon[k])
+        t.cut_ends += pb_popcount(ends & ~one & ~block_ends(mmu, x, k))
+    return t
 
 
 # the first entry from i on at which no segment goes on
