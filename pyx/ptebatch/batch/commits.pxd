@@ -9,7 +9,7 @@ from ..arm64.pte cimport (
     pte_valid, pte_write,
 )
 from ..arm64.tlb cimport convert_flush
-from .maps cimport bit_at, fill_blocks, maps
+from .maps cimport any_in_block, bit_at, fill_blocks, maps, whole_blocks
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
 from .segments cimport alone, block_ends, block_starts, blocks_inside_one, ends_of, entry, inside_one, stops, tally
 from .words cimport (
@@ -180,8 +180,44 @@ cdef inline int change(pb_change *c, int n, uint64_t present, uint64_t map, pte_
     return n + 1
 
 
+# contpte_try_fold() of the blocks of word k whose last entry is committed by itself, where one
+# batch of a large folio has all of the block, so that only WRITE can tell its entries apart:
+#   RW RO RO RO   fails at the first that is not as the last one, which is what is read
+#   RW RW,d RW RW is folded, and dirty
+# `ends`: those last entries. What is left in it is for the table to tell.
+cdef inline void fold_blocks(walk *w, maps *x, const fresh *f, size_t k, uint64_t up, uint64_t *ends) noexcept nogil:
+    cdef mmu_t *mmu = w.t.mmu
+    cdef uint64_t n = mmu.m.cont_ptes, block = ~<uint64_t>0 >> (64 - n), at, folded, others, nr
+    at = whole_blocks(x.present[k], n) & ~any_in_block(x.batch[k] & ~x.blocks, n) & x.aligned[k] & ends[0] >> (n - 1)
+    ends[0] &= ~(at << (n - 1))
+    folded = at
+    if not pte_write(f.flags):
+        folded &= whole_blocks(up, n) | ~any_in_block(up, n)
+    mmu.c.fold_tries += pb_popcount(at)
+    at &= ~folded
+    while at:
+        others = up >> pb_ctz(at) & block
+        at &= at - 1
+        if others >> (n - 1) & 1:
+            others ^= block
+        mmu.c.pte_reads += pb_ctz(others) + 1
+    x.folds[k] = folded
+    if not folded:
+        return
+    nr = pb_popcount(folded)
+    mmu.c.folds += nr
+    mmu.c.sync_tags += nr
+    mmu.c.icache_sync += nr if syncs_icache(f.flags) else 0
+    mmu.c.pte_reads += nr * n
+    mmu.c.pte_xchg += nr * n
+    mmu.c.pte_writes += nr * n
+    x.paint[k] |= fill_blocks(folded, n)
+    x.dirty[k] |= fill_blocks(any_in_block(x.dirty[k], n) & folded, n)
+    x.young[k] |= fill_blocks(any_in_block(x.young[k], n) & folded, n)
+
+
 # the entries get what the protection gives them, and the gather takes in the runs that need a flush
-cdef inline void write_entries(walk *w, maps *x, const fresh *f) noexcept nogil:
+cdef inline void write_entries(walk *w, maps *x, const fresh *f, bint folding) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
     cdef uint64_t up, rw, flush, calls = 0
     cdef size_t k, first = x.end, last = x.first
@@ -195,6 +231,12 @@ cdef inline void write_entries(walk *w, maps *x, const fresh *f) noexcept nogil:
             first = min(first, entry(k, pb_ctz(flush)))
             last = entry(k, pb_top(flush))
             calls += pb_popcount(flush & x.runs[k])
+        if folding:
+            x.tries[k] = alone(x, x.runs, k) & block_ends(mmu, x, k) & ~x.single[k]
+            x.folds[k] = 0
+            if x.tries[k] and x.blocks:
+                fold_blocks(w, x, f, k, up, &x.tries[k])
+                rw = not_rdonly(w, x, f, k, up)
         rewrite(w, x, f, k, up, rw)
     mmu.c.gather_calls += calls
     if first < x.end:
@@ -203,54 +245,37 @@ cdef inline void write_entries(walk *w, maps *x, const fresh *f) noexcept nogil:
         mmu.tlb.cleared_ptes = True
 
 
-# Does contpte_try_fold() at i, a block's last entry, end at an entry of another WRITE? Then
-# what it read is counted. Most do: a block's last entry is committed by itself where its
-# exclusivity is not its neighbour's.
-cdef inline bint fails_to_fold(walk *w, const maps *x, const fresh *f, size_t i) noexcept nogil:
-    cdef uint64_t n = w.t.mmu.m.cont_ptes, up, block
-    cdef size_t k = i // 64
-    if n > 64 or pte_write(f.flags) or (pte_pfn(w.t.leaf[i], w.t.mmu.m.page_shift) & (n - 1)) != n - 1:
-        return False
-    block = (~<uint64_t>0 >> (64 - n)) << ((i % 64) + 1 - n)
-    # one batch of a folio of a block or more, so that WRITE alone can tell its entries apart
-    if (x.present[k] & block) != block or x.batch[k] & block & (block << 1):
-        return False
-    up = upgraded(x, f, k)
-    if up >> i % 64 & 1:
-        up = ~up
-    up &= block
-    if not up:
-        return False
-    w.t.mmu.c.fold_tries += 1
-    w.t.mmu.c.pte_reads += pb_ctz(up) - ((i % 64) + 1 - n) + 1
-    return True
-
-
 # Every run is committed: prot_commit_flush_ptes(). `starts`: what was started at once,
 # whose A/D was gathered.
 cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const tally *runs, const fresh *f) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
-    cdef uint64_t events, ones, tries
+    cdef bint folding = mmu.m.contpte and runs.alone and pte_valid(f.flags)
+    cdef uint64_t n = mmu.m.cont_ptes, events, ones, tries
     cdef size_t k, i
     spread(x, starts, x.dirty)
     spread(x, starts, x.young)
     mmu.c.prot_commit += runs.nr
     mmu.c.cont_without_bbm += paint_blocks(w, x, f)
     store_runs(w, x, f, runs)
-    write_entries(w, x, f)
-    if not mmu.m.contpte or not (runs.alone or x.cutting):
+    write_entries(w, x, f, folding)
+    if not folding and not x.cutting:
         return
     # in the order of addresses: a block is unfolded, and its last entry's store may fold it
     for k in range(x.word, x.words_end):
+        if not x.present[k]:
+            continue
         ones = alone(x, x.runs, k)
-        events = ones & block_ends(mmu, x, k) if pte_valid(f.flags) else 0
-        tries = events & x.single[k]
-        events &= ~tries
-        while tries:
-            # no folio of one page covers a block: nothing is read
-            i = entry(k, pb_ctz(tries))
-            tries &= tries - 1
-            mmu.c.fold_tries += (pte_pfn(w.t.leaf[i], mmu.m.page_shift) & (mmu.m.cont_ptes - 1)) == mmu.m.cont_ptes - 1
+        events = 0
+        if folding:
+            tries = ones & block_ends(mmu, x, k) & x.single[k]
+            while tries:
+                # no folio of one page covers a block: nothing is read
+                i = entry(k, pb_ctz(tries))
+                tries &= tries - 1
+                mmu.c.fold_tries += (pte_pfn(w.t.leaf[i], mmu.m.page_shift) & (n - 1)) == n - 1
+            events = x.tries[k]
+            if not mmu.m.elides_bbm:
+                events |= x.folds[k] << (n - 1)
         if x.cutting:
             events |= x.cut[k]
         while events:
@@ -258,5 +283,7 @@ cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const tal
             events &= events - 1
             if x.cutting and bit_at(x.cut, i):
                 unfold_block(w, x, i, ones >> i % 64 & 1)
-            elif not fails_to_fold(w, x, f, i):
+            elif bit_at(x.tries, i):
                 contpte_try_fold(&w.t, i, w.t.leaf[i])
+            else:
+                convert_flush(mmu, addr_of(&w.t, i + 1 - n))

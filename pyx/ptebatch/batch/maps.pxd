@@ -20,7 +20,7 @@ from ..arm64.pte cimport (
 from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
 from .seam cimport walk
 from .words cimport (
-    pb_bytes_vary, pb_ctz, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
+    pb_bytes_vary, pb_ctz, pb_indices, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
     pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_top, pb_unpack,
 )
 
@@ -68,6 +68,8 @@ cdef struct maps:
     uint64_t[MAP_WORDS] cut            # first entry of each folded block that a start unfolds
     uint64_t[MAP_WORDS] joined         # first entry of each batch that what is left of an unfolded block goes on into
     uint64_t[MAP_WORDS] paint          # entries that are painted CONT
+    uint64_t[MAP_WORDS] folds          # first entry of each block that its last one's commit folds
+    uint64_t[MAP_WORDS] tries          # last entries that try to fold a block, and the table tells whether they do
     uint32_t[MAP_WORDS * 32 + 1] block_reads   # of the folded blocks before each, to be scanned
 
 
@@ -152,11 +154,12 @@ cdef inline const uint8_t *page_bytes(
         const mmu_t *mmu, const pte_t *p, uint64_t present, uint64_t breaks, uint8_t *room, uint64_t *bad) noexcept nogil:
     cdef unsigned int shift = mmu.m.page_shift, i = pb_ctz(present)
     cdef uint64_t mask = pte_addr_mask(shift), base = mmu.pfn_base, at
+    cdef uint64_t[64] index
     bad[0] = 0
     # all in a row, as far as they are present; its first may not be
     at = ((p[i] & mask) >> shift) - base - i
     if at < mmu.nr_pages and at + 64 <= mmu.nr_pages:
-        if not breaks or not pb_map_off_row(p, (base + at) << shift, <uint64_t>1 << shift, mask) & present:
+        if not breaks or (~present and not pb_map_off_row(p, (base + at) << shift, <uint64_t>1 << shift, mask) & present):
             return mmu.pages + at
     if pb_popcount(breaks) <= 24:
         # a run and what lies behind it; the next run's go over that
@@ -170,12 +173,9 @@ cdef inline const uint8_t *page_bytes(
             breaks &= breaks - 1
         if not breaks:
             return room
-    at = 0
-    for i in range(64):
-        at = max(at, ((p[i] & mask) >> shift) - base)
-    if at < mmu.nr_pages:
+    if pb_indices(index, p, shift, mask, base, mmu.nr_pages):
         for i in range(64):
-            room[i] = mmu.pages[((p[i] & mask) >> shift) - base]
+            room[i] = mmu.pages[index[i]]
         return room
     memset(room, 0, 64)
     for i in range(64):
@@ -309,8 +309,7 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     cdef const mmu_t *mmu = w.t.mmu
     cdef unsigned int shift = mmu.m.page_shift
     cdef uint64_t page = <uint64_t>1 << shift, address = pte_addr_mask(shift), kind = class_bits(mmu)
-    cdef uint64_t norm = batch_bits()
-    cdef uint64_t within = lanes(k, x.first, range_end), present, bad = 0, breaks, wr, ro, sw, ends, single, elsewhere
+    cdef uint64_t within = lanes(k, x.first, range_end), present, bad = 0, breaks, wr, ro, sw, ct, ends, single, elsewhere
     cdef pte_t[64] copy
     cdef uint8_t[128] room
     cdef const uint8_t *bytes
@@ -368,9 +367,8 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     else:
         single = present & ~(pb_map_bytes(bytes, 0) | pb_map_bytes(bytes, 1) | pb_map_bytes(bytes, 2) | pb_map_bytes(bytes, 3))
     # pages of one folio may differ in flags: such an entry begins a batch, too
-    breaks = elsewhere
-    if single != present and (holes or seen.breaks & norm & ~address):
-        breaks = pb_map_breaks(p, page, norm)
+    ct = map_of(&bits, &seen, CONT_BIT) if mmu.m.contpte else 0
+    breaks = elsewhere | ~present << 1 | (((wr ^ wr << 1) | (ct ^ ct << 1)) & ~<uint64_t>1)
     bad = 0
     ends = folio_ends(
         mmu, p, bytes, not differ & PG_ORDER_MASK, present, single, elsewhere, &bad) if single != present else single
@@ -385,9 +383,9 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     x.young[k] = map_of(&bits, &seen, AF_BIT) & present
     x.cont[k] = 0
     if mmu.m.contpte and pte_valid(x.flags):
-        x.cont[k] = map_of(&bits, &seen, CONT_BIT) & present
+        x.cont[k] = ct & present
         x.folded |= x.cont[k] != 0
-    x.aligned[k] = aligned_blocks(mmu, x, p, elsewhere, present) if mmu.m.contpte else 0
+    x.aligned[k] = aligned_blocks(mmu, x, p, elsewhere, present) if mmu.m.contpte and single != present else 0
     begin_batches(w, x, k, p[0], breaks)
     # one folio, two orders: no metadata of the kernel's
     bad = 0

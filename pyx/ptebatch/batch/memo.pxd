@@ -136,7 +136,7 @@ cdef inline void memo_free_room(memo *m) noexcept nogil:
 
 # a call begins: nothing is remembered of the one before
 cdef inline void memo_start(memo *m, uint64_t pages, int formula) noexcept nogil:
-    m.skip = m.backoff = 0
+    m.skip, m.backoff = 0, 7
     forget(m, pages, formula)
     forget(m.other, pages, formula)
 

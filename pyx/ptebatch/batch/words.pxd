@@ -162,6 +162,20 @@ cdef extern from *:
         }
     }
 
+    /* How far behind `base` the pages of 64 words lie; 0: not all below `limit`, which is below 2^63. */
+    PB_INLINE int pb_indices(uint64_t *to, const uint64_t *p, unsigned shift, uint64_t mask, uint64_t base, uint64_t limit) {
+        pb_vec outside = pb_all(0);
+        uint64_t any = 0;
+        for (size_t k = 0; k < 64; k += PB_W) {
+            const pb_vec at = ((PB_AT(p, k) & mask) >> shift) - base;
+            outside |= at | (limit - 1 - at);
+            PB_AT(to, k) = at;
+        }
+        for (int lane = 0; lane < PB_W; lane++)
+            any |= outside[lane];
+        return !(any >> 63);
+    }
+
     /* a bit for each of 64 bytes that has bit `bit` */
     PB_INLINE uint64_t pb_map_bytes(const uint8_t *p, unsigned bit) {
         uint64_t map = 0, eight;
@@ -243,6 +257,7 @@ cdef extern from *:
     pb_seen pb_look_closer(const uint64_t *p, uint64_t step) noexcept nogil
     void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
     uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) noexcept nogil
+    bint pb_indices(uint64_t *to, const uint64_t *p, unsigned int shift, uint64_t mask, uint64_t base, uint64_t limit) noexcept nogil
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
     uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil
     uint8_t pb_bytes_vary(const uint8_t *p) noexcept nogil
