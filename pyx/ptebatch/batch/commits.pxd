@@ -181,14 +181,14 @@ cdef inline int change(pb_change *c, int n, uint64_t present, uint64_t map, pte_
 
 
 # contpte_try_fold() of the blocks of word k whose last entry is committed by itself, where one
-# batch of a large folio has all of the block, so that only WRITE can tell its entries apart:
+# large folio has all of the block, so that only WRITE can tell its entries apart:
 #   RW RO RO RO   fails at the first that is not as the last one, which is what is read
 #   RW RW,d RW RW is folded, and dirty
 # `ends`: those last entries. What is left in it is for the table to tell.
 cdef inline void fold_blocks(walk *w, maps *x, const fresh *f, size_t k, uint64_t up, uint64_t *ends) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
     cdef uint64_t n = mmu.m.cont_ptes, block = ~<uint64_t>0 >> (64 - n), at, folded, others, nr
-    at = whole_blocks(x.present[k], n) & ~any_in_block(x.batch[k] & ~x.blocks, n) & x.aligned[k] & ends[0] >> (n - 1)
+    at = whole_blocks(x.present[k], n) & ~any_in_block(x.apart[k] & ~x.blocks, n) & x.aligned[k] & ends[0] >> (n - 1)
     ends[0] &= ~(at << (n - 1))
     folded = at
     if not pte_write(f.flags):

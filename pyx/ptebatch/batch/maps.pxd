@@ -20,7 +20,7 @@ from ..arm64.pte cimport (
 from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
 from .seam cimport walk
 from .words cimport (
-    pb_bytes_vary, pb_ctz, pb_indices, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
+    pb_bytes_vary, pb_ctz, pb_gather_bytes, pb_indices, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
     pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_top, pb_unpack,
 )
 
@@ -55,6 +55,7 @@ cdef struct maps:
     uint64_t[MAP_WORDS] present
     uint64_t[MAP_WORDS] batch          # the first entry of each batch of folio_pte_batch()
     uint64_t[MAP_WORDS] last           # the entry maps the last page of its folio
+    uint64_t[MAP_WORDS] apart          # the entry does not map the page behind the one before it, or another folio's
     uint64_t[MAP_WORDS] single         # the folio is no large one
     uint64_t[MAP_WORDS] anon
     uint64_t[MAP_WORDS] exclusive      # PageAnonExclusive
@@ -174,8 +175,7 @@ cdef inline const uint8_t *page_bytes(
         if not breaks:
             return room
     if pb_indices(index, p, shift, mask, base, mmu.nr_pages):
-        for i in range(64):
-            room[i] = mmu.pages[index[i]]
+        pb_gather_bytes(room, mmu.pages, index)
         return room
     memset(room, 0, 64)
     for i in range(64):
@@ -291,6 +291,7 @@ cdef inline bint plain_word(const walk *w, maps *x, size_t k) noexcept nogil:
     x.last[k] = x.single[k]
     if not x.single[k]:
         x.last[k] = folio_ends(mmu, p, bytes, True, ~<uint64_t>0, 0, 0, &bad)
+    x.apart[k] = x.last[k] << 1
     x.present[k] = ~<uint64_t>0
     begin_batches(w, x, k, pte, 0)
     if bad or torn_folio(w, x, k, bytes[0]):
@@ -375,6 +376,7 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     stretch_ends(x, k, bad, &present, &more)
     x.present[k] = present
     x.last[k] = ends
+    x.apart[k] = elsewhere | ends << 1
     x.single[k] = single
     x.anon[k] = present & byte_map(bytes, differ, ANON_BIT)
     x.exclusive[k] = present & byte_map(bytes, differ, EXCLUSIVE_BIT)

@@ -176,6 +176,12 @@ cdef extern from *:
         return !(any >> 63);
     }
 
+    PB_INLINE void pb_gather_bytes(uint8_t *to, const uint8_t *bytes, const uint64_t *index) {
+    #pragma GCC unroll 16
+        for (size_t k = 0; k < 64; k++)
+            to[k] = bytes[index[k]];
+    }
+
     /* a bit for each of 64 bytes that has bit `bit` */
     PB_INLINE uint64_t pb_map_bytes(const uint8_t *p, unsigned bit) {
         uint64_t map = 0, eight;
@@ -258,6 +264,7 @@ cdef extern from *:
     void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
     uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) noexcept nogil
     bint pb_indices(uint64_t *to, const uint64_t *p, unsigned int shift, uint64_t mask, uint64_t base, uint64_t limit) noexcept nogil
+    void pb_gather_bytes(uint8_t *to, const uint8_t *bytes, const uint64_t *index) noexcept nogil
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
     uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil
     uint8_t pb_bytes_vary(const uint8_t *p) noexcept nogil
