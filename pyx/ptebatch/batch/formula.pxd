@@ -113,13 +113,41 @@ cdef inline void sum_block_reads(const walk *w, maps *x) noexcept nogil:
     x.block_reads[x.end // n] = sum
 
 
-# What a unit reads that begins inside of a batch and knows nothing of it: to the end of
-# its batch, or of the block that another unit has unfolded.
+# What units read that begin inside of a batch and know nothing of it.
+cdef inline void read_rescans(walk *w, maps *x) noexcept nogil:
+    cdef size_t k, i, end = x.first, to, last = x.first
+    cdef uint64_t bits, times = 0
+    if x.folded:
+        sum_block_reads(w, x)
+    for k in range(x.word, x.words_end):
+        bits = x.runs[k]
+        while bits:
+            i = entry(k, pb_ctz(bits))
+            bits &= bits - 1
+            if not begins_inside(x, i):
+                continue
+            if i >= end:
+                end = next_stop(x, x.batch, i + 1)
+            to = read_again(w, x, i, end)
+            # side by side they end at the same entry
+            if to != last and times:
+                read_end(w, x, last, times)
+                times = 0
+            last = to
+            times += 1
+    if times:
+        read_end(w, x, last, times)
+
+
+# One of them: to the end of its batch, `end`, or of the block that another unit has unfolded.
+# Returns where it ends.
 #   c c c c | c c c c        the unit at 2 found the first block unfolded:
 #   - - 2 .   R              it scans to the block's end, and one entry more
-cdef inline void read_again(walk *w, const maps *x, size_t i) noexcept nogil:
-    cdef size_t n = w.t.mmu.m.cont_ptes, end = next_stop(x, x.batch, i + 1), blocks
-    if bit_at(x.cont, i) and not i & (n - 1):
+cdef inline size_t read_again(walk *w, const maps *x, size_t i, size_t end) noexcept nogil:
+    cdef size_t n = w.t.mmu.m.cont_ptes, blocks
+    if not x.folded:
+        read_plain(w, end - i)
+    elif bit_at(x.cont, i) and not i & (n - 1):
         blocks = (end - i) // n
         w.t.mmu.c.ptep_get += blocks
         w.t.mmu.c.contpte_ptep_get += blocks
@@ -130,7 +158,7 @@ cdef inline void read_again(walk *w, const maps *x, size_t i) noexcept nogil:
             if x.joining and end < x.end and bit_at(x.joined, end):
                 end = next_stop(x, x.batch, end + 1)
         read_plain(w, end - i)
-    read_end(w, x, end, 1)
+    return end
 
 
 # ---- runs ----

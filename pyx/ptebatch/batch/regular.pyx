@@ -10,10 +10,10 @@ from libc.stdint cimport uint64_t
 
 from .commits cimport commit_runs, fresh, fresh_of
 from .formula cimport (
-    begins_inside, cut_blocks, cut_runs, joints, read_again, read_all, read_ends, read_plain, spread_blocks,
-    start_segments, sum_block_reads, unread_joined,
+    cut_blocks, cut_runs, joints, read_all, read_ends, read_plain, read_rescans, spread_blocks, start_segments,
+    unread_joined,
 )
-from .maps cimport FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read, next_bit
+from .maps cimport FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read
 from .seam cimport walk
 from .segments cimport count, count_and, log_lengths, tally, tally_of
 
@@ -46,7 +46,6 @@ cdef void whole_batches(walk *w, maps *x, bint lookup) noexcept nogil:
 cdef void own_units(walk *w, maps *x, bint rescans) noexcept nogil:
     cdef fresh f = fresh_of(w, x)
     cdef tally runs, asked
-    cdef size_t i
     cut_runs(x, f.exclusive)
     cut_blocks(w, x, rescans)
     if x.end <= x.first:
@@ -59,13 +58,7 @@ cdef void own_units(walk *w, maps *x, bint rescans) noexcept nogil:
     w.t.mmu.c.batch_scans += asked.nr - asked.small
     w.t.mmu.c.normal_page += asked.nr
     if rescans:
-        if x.folded:
-            sum_block_reads(w, x)
-        i = next_bit(x.runs, x.first, x.end)
-        while i < x.end:
-            if begins_inside(x, i):
-                read_again(w, x, i)
-            i = next_bit(x.runs, i + 1, x.end)
+        read_rescans(w, x)
     w.t.mmu.c.n_batches += runs.nr
     w.t.mmu.c.n_subs += runs.nr
     log_lengths(x, x.runs, w.t.mmu.batches)
