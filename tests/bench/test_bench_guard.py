@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-from bench import instructions, kernel, scale  # noqa: E402
+from bench import instructions, kernel, patterns, scale  # noqa: E402
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled")
 
@@ -70,6 +70,7 @@ GOOD = [
     {"what": "import", "ms": 100.0, "numpy_ms": 80.0},
     {"what": "call", "extra_us": 1.5},
     {"what": "threads", "layout": "T1", "threads": 1.9, "processes": 1.95},
+    {"what": "exponent", "case": "one call merges n VMAs", "exponent": 1.02, "most": 1.2},
 ]
 BAD = [
     ("ratio", 1.6, "growth"),
@@ -78,6 +79,7 @@ BAD = [
     ("ptes_per_s", 9e7, "setup"),
     ("extra_us", 2.5, "call"),
     ("threads", 1.2, "threads"),
+    ("exponent", 1.9, "growth"),
 ]
 
 
@@ -89,6 +91,12 @@ def test_targets_that_are_met_pass():
 def test_a_missed_target_is_named(key, value, name):
     rows = [dict(row, **{key: value}) if key in row else row for row in GOOD]
     assert [line.partition(":")[0] for line in scale.missed(rows)] == [name]
+
+
+def test_what_never_repeats_has_a_target_of_its_own():
+    row = {"what": "core / warm OR", "ptes": "2M", "world": "mixed", "ratio": 7.5, "most": 8}
+    assert patterns.missed([row]) == []
+    assert patterns.missed([dict(row, ratio=8.5)]) == ["core / warm OR on mixed: 8.5, target at most 8"]
 
 
 def test_threads_are_judged_only_where_two_processes_have_two_cpus():
