@@ -185,8 +185,10 @@ cdef inline int change(pb_change *c, int n, uint64_t present, uint64_t map, pte_
 #   RW RO RO RO   fails at the first that is not as the last one, which is what is read
 #   RW RW,d RW RW is folded, and dirty
 # `ends`: those last entries. What is left in it is for the table to tell.
-cdef inline void fold_blocks(walk *w, maps *x, const fresh *f, size_t k, uint64_t up, uint64_t *ends) noexcept nogil:
+cdef inline void fold_blocks(walk *w, maps *x, const fresh *f, size_t k, uint64_t up, uint64_t rw, uint64_t *ends) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
+    # WRITE without RDONLY is dirty, too, as hardware has it
+    cdef uint64_t dirty = x.dirty[k] | ((~<uint64_t>0 if pte_write(f.flags) else up) & (rw if f.flags & PTE_RDONLY else ~<uint64_t>0))
     cdef uint64_t n = mmu.m.cont_ptes, block = ~<uint64_t>0 >> (64 - n), at, folded, others, nr
     at = whole_blocks(x.present[k], n) & ~any_in_block(x.apart[k] & ~x.blocks, n) & x.aligned[k] & ends[0] >> (n - 1)
     ends[0] &= ~(at << (n - 1))
@@ -212,7 +214,7 @@ cdef inline void fold_blocks(walk *w, maps *x, const fresh *f, size_t k, uint64_
     mmu.c.pte_xchg += nr * n
     mmu.c.pte_writes += nr * n
     x.paint[k] |= fill_blocks(folded, n)
-    x.dirty[k] |= fill_blocks(any_in_block(x.dirty[k], n) & folded, n)
+    x.dirty[k] |= fill_blocks(any_in_block(dirty, n) & folded, n)
     x.young[k] |= fill_blocks(any_in_block(x.young[k], n) & folded, n)
 
 
@@ -235,7 +237,7 @@ cdef inline void write_entries(walk *w, maps *x, const fresh *f, bint folding) n
             x.tries[k] = alone(x, x.runs, k) & block_ends(mmu, x, k) & ~x.single[k]
             x.folds[k] = 0
             if x.tries[k] and x.blocks:
-                fold_blocks(w, x, f, k, up, &x.tries[k])
+                fold_blocks(w, x, f, k, up, rw, &x.tries[k])
                 rw = not_rdonly(w, x, f, k, up)
         rewrite(w, x, f, k, up, rw)
     mmu.c.gather_calls += calls
