@@ -74,6 +74,7 @@ writable_checks        commit   questions whether a word may become writable
 start_multi            commit   starts of more than one entry
 set_ptes_multi         commit   stores of more than one entry, contpte_set_ptes()
 unfold_single          contpte  unfolds caused by a verb on one entry
+ptep_get_reads         access   of all reads, those of ptep_get(), gathering of A/D included: how a loop finds how far it may go
 cont_without_bbm       contpte  blocks painted over valid unfolded entries with no TLBI between (spec 7.8)
 """
 

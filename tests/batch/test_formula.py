@@ -60,6 +60,12 @@ def damage(draw, mm, ptes):
     elif kind == 2:
         some = np.flatnonzero(draw.random(len(mm.pages)) < 0.02)
         mm.pages[some] = draw.integers(0, 256, some.size)
+    elif kind == 3:
+        # all of a word's pages alike, and not as those before
+        words = len(mm.pages) // 64
+        for word in draw.integers(0, words, 1 + words // 8):
+            first = 64 * int(word) + int(draw.choice([0, 0, 8]))
+            mm.pages[first : first + 64] ^= np.uint8(draw.choice([1, 2, 8, 16, 128]))
 
 
 def world(seed, *, memo):
@@ -220,4 +226,31 @@ def test_a_block_that_is_folded_is_dirty_where_mkwrite_makes_it_so(kernel, dirty
             ptes[dirty::16] |= DIRTY
         result = mm.mprotect(BASE, 128 << 12, 3)
         done.append((result.counters, mm.ptes(BASE, 128).tolist()))
+    assert done[0] == done[1]
+
+
+@pytest.mark.parametrize("granule", ["4K", "16K", "64K"])
+@pytest.mark.parametrize("strategy", FORMULAS)
+@pytest.mark.parametrize("what", ["hole", "write", "elsewhere", "unfolded"])
+def test_a_folded_block_that_is_not_whole(granule, strategy, what):
+    """One entry of a block with CONT is not as the kernel makes it: nothing of it is taken for regular."""
+    done = []
+    for memo in (True, False):
+        machine = Machine("7.3", granule=granule)
+        n, shift = machine.cont_ptes, np.uint64(machine.page_shift)
+        mm = MM(machine, nr_pages=1 << 14, memo=memo)
+        mm.mmap(BASE, 8 * n << machine.page_shift, 3)
+        mm.map_folios(BASE, 8 * n, n.bit_length())
+        ptes = mm.ptes(BASE, 8 * n)
+        for at in (n + 3, 4 * n, 6 * n - 1):
+            if what == "hole":
+                ptes[at] = 0
+            elif what == "write":
+                ptes[at] = (ptes[at] & ~WRITE) | RDONLY
+            elif what == "elsewhere":
+                ptes[at] += np.uint64(2 * n) << shift
+            else:
+                ptes[at] &= ~CONT
+        results = [mm.mprotect(BASE, 8 * n << machine.page_shift, prot, strategy=strategy).counters for prot in (1, 3)]
+        done.append((results, ptes.tolist()))
     assert done[0] == done[1]

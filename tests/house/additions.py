@@ -85,7 +85,7 @@ _COUNTER = Addition(
             "            contpte_try_unfold_single(t, idx, __ptep_get(t, idx))\n        return __ptep_get_and_clear(t, idx)",
             "            t.mmu.c.start_single += 1\n",
         ),
-        Edit("pyx/ptebatch/batch/formula.pxd", "    mmu.c.start_multi += nr - single\n", "    mmu.c.start_single += single\n"),
+        Edit("pyx/ptebatch/batch/formula.pxd", "    mmu.c.start_multi += odd_start\n", "    mmu.c.start_single += t.alone\n"),
         Edit(
             "pkg/ptebatch/reference/contpte.py",
             '                self._unfold_single(addr)\n            else:\n                self.count("start_multi")',

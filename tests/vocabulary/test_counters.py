@@ -85,6 +85,9 @@ def broken(c: dict[str, int], result: Result, present: int) -> list[str]:
         "every start has its commit's entries": c["pte_xchg"] == present + m.cont_ptes * conversions,
         "every entry is stored once": c["pte_writes"] == present + m.cont_ptes * conversions,
         "gathering is part of getting": c["contpte_ptep_get"] <= c["ptep_get"] <= c["pte_reads"],
+        "what is got is read": c["ptep_get"] <= c["ptep_get_reads"] <= c["pte_reads"],
+        "a gather that does not end early reads its block": m.gather_early_exit
+        or c["ptep_get_reads"] == c["ptep_get"] + m.cont_ptes * c["contpte_ptep_get"],
         "single and multiple starts": c["start_multi"] <= c["prot_start"],
         "stores in pieces": c["set_ptes"] + conversions <= c["sync_tags"] or not m.contpte,
         "instruction caches are synced by the piece": c["icache_sync"] <= c["sync_tags"],
@@ -155,6 +158,7 @@ def test_counters_agree_with_each_other_and_with_the_trace(name, kernel, switche
 
 #: counts that no other number of a result repeats; golden vectors and tests of their rooms hold them
 ALONE = {
+    "ptep_get_reads",
     "normal_page",
     "batch_scans",
     "writable_checks",

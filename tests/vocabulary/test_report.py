@@ -23,6 +23,7 @@ access
   pte_xchg                20
   ptep_get                11
   contpte_ptep_get         8
+  ptep_get_reads          27
 batch
   pae_reads               17
   batch_scans              3

@@ -25,14 +25,14 @@ class Contpte(Memory):
 
     def ptep_get(self, addr: int) -> int:
         """The word, with AF and dirty of its whole block if that is folded (spec 3.6)."""
+        before = self.counters["pte_reads"]
         self.count("ptep_get")
         word = self.raw_get(addr)
-        if not self.machine.contpte or not p.pte_valid_cont(word):
-            return word
-        self.count("contpte_ptep_get")
-        if self.machine.gather_early_exit:
-            return self._gather_early_exit(addr, word)
-        return self._gather_all(addr, word)
+        if self.machine.contpte and p.pte_valid_cont(word):
+            self.count("contpte_ptep_get")
+            word = self._gather_early_exit(addr, word) if self.machine.gather_early_exit else self._gather_all(addr, word)
+        self.count("ptep_get_reads", self.counters["pte_reads"] - before)
+        return word
 
     def _block(self, addr: int) -> list[int]:
         first = self.block_start(addr)

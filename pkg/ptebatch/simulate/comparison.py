@@ -84,7 +84,7 @@ class Row:
     results : tuple of Result
         One a range.
     detection_reads : int
-        PTE reads made to find batches, see ``ptebatch.simulate.detection``.
+        PTE reads made to find batches: those of ptep_get() in the loop and its scans, gathering included.
     difference : Difference
         Final PTEs against the reference's.
     errors : tuple of str

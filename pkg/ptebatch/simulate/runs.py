@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..errors import LayoutError, MprotectError, PtebatchError, StrategyError
+from ..errors import LayoutError, MprotectError, PtebatchError
 from ..kernels import ERAS
 from ..layouts.named import Layout, get_layout
 from ..machine import Machine
@@ -23,7 +23,6 @@ from ..report import count_text
 from ..snapshot.snapshot import Snapshot
 from ..strategies import STRATEGIES, Strategy, resolve
 from .comparison import Comparison, Difference, Row, total
-from .detection import detection_reads, nr_events
 from .start import Range, Words, World, granule_of, layout_world, snapshot_world
 
 if TYPE_CHECKING:
@@ -305,10 +304,9 @@ class _Runs:
         for op in ops:
             done.append([self._call(mm, r, op) for r in world.ranges])
             self.words.append([self._final(mm, r) for r in world.ranges])
-        reads = self._detection(ops, [[result for result, _ in results] for results in done])
         self.rows = [
             [
-                self._row(result, error, reads[i][j], reference.words[i][j] if reference else None, self.words[i][j])
+                self._row(result, error, reference.words[i][j] if reference else None, self.words[i][j])
                 for j, (result, error) in enumerate(results)
             ]
             for i, results in enumerate(done)
@@ -329,49 +327,8 @@ class _Runs:
         parts = [words for _, words in self.world.views(mm, r)]
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
-    def _row(self, result: Result, error: str, reads: int, theirs: Words | None, ours: Words) -> Row:
+    def _row(self, result: Result, error: str, theirs: Words | None, ours: Words) -> Row:
         difference = Difference() if theirs is None else Difference.between(ours, theirs)
-        return Row(result.strategy, self.flawed, (result,), reads, difference, (error,) if error else (), self.kernel)
-
-    def _detection(self, ops: Sequence[str], results: list[list[Result]]) -> list[list[int]]:
-        """Detection reads; where counters do not determine them, of the same calls run once more and traced."""
-        reads = [[detection_reads(result) for result in row] for row in results]
-        if all(n is not None for row in reads for n in row):
-            return [[n or 0 for n in row] for row in reads]
-        mm = self.world.mm.copy()
-        return [
-            [self._traced(mm, r, op, results[i][j], reads[i][j]) for j, r in enumerate(self.world.ranges)]
-            for i, op in enumerate(ops)
-        ]
-
-    def _traced(self, mm: MM, r: Range, op: str, whole: Result, known: int | None) -> int:
-        """Repeat one call on another copy, in slices of whole tables if it has to be traced.
-
-        The loop knows nothing beyond a leaf table, so slices count the same
-        (spec 6.7); only VMAs split and merge more often.
-        """
-        if known is not None:
-            self._call(mm, r, op)
-            return known
-        reads = total_reads = 0
-        for start, length in _slices(r, self.world.machine, 1 + nr_events(whole) // _EVENTS):
-            part = OPERATIONS[op].perform(mm, start, length, strategy=self.strategy, trace=True)
-            reads += detection_reads(part) or 0
-            total_reads += part["pte_reads"]
-        if total_reads != whole["pte_reads"]:
-            raise StrategyError(
-                f"strategy {whole.strategy!r} read {total_reads} PTEs when run again, {whole['pte_reads']} before; "
-                "it must depend on nothing but the tables"
-            )
-        return reads
-
-
-def _slices(r: Range, machine: Machine, parts: int) -> Iterator[tuple[int, int]]:
-    """Cut a range into about `parts`, at table boundaries."""
-    table = machine.page_size << machine.pmd_order
-    step = -(-r.length // (parts * table)) * table
-    start, end = r.start, r.start + r.length
-    while start < end:
-        stop = min(end, (start // table) * table + step)
-        yield start, stop - start
-        start = stop
+        return Row(
+            result.strategy, self.flawed, (result,), result["ptep_get_reads"], difference, (error,) if error else (), self.kernel
+        )

@@ -2,6 +2,7 @@
 # of a getter, never in through a setter. Everything above this file (batch,
 # strategies, walks) uses these only. Counterpart: the public half of
 # arch/arm64/include/asm/pgtable.h. Rules: spec 3.2.
+from libc.stdint cimport uint64_t
 from .contpte cimport (
     __cmpxchg, __get_and_clear_full_ptes, __ptep_get, __ptep_get_and_clear, __ptep_set_access_flags, __ptep_set_wrprotect,
     __ptep_test_and_clear_young, __set_pte, __set_ptes, contpte_align_down, contpte_ptep_get,
@@ -13,10 +14,12 @@ from .pte cimport pte_cont, pte_mkclean, pte_mknoncont, pte_mkold, pte_t, pte_va
 
 
 cdef inline pte_t ptep_get(table *t, size_t idx) noexcept nogil:
+    cdef uint64_t before = t.mmu.c.pte_reads
     cdef pte_t pte = __ptep_get(t, idx)
     t.mmu.c.ptep_get += 1
     if t.mmu.m.contpte and pte_valid_cont(pte):
-        return contpte_ptep_get(t, idx, pte)
+        pte = contpte_ptep_get(t, idx, pte)
+    t.mmu.c.ptep_get_reads += t.mmu.c.pte_reads - before
     return pte
 
 

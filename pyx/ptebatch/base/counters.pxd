@@ -50,6 +50,7 @@ cdef struct counters:
     uint64_t start_multi
     uint64_t set_ptes_multi
     uint64_t unfold_single
+    uint64_t ptep_get_reads
     uint64_t cont_without_bbm
 
 

@@ -37,10 +37,16 @@ cdef inline uint64_t gather_reads(const walk *w, size_t i) noexcept nogil:
     return y + 1 + (d - y if d < n else n - y - 1)
 
 
+# so many ptep_get(), and so many reads in all of them
+cdef inline void read_ptes(walk *w, uint64_t calls, uint64_t reads) noexcept nogil:
+    w.t.mmu.c.ptep_get += calls
+    w.t.mmu.c.pte_reads += reads
+    w.t.mmu.c.ptep_get_reads += reads
+
+
 # ptep_get() of nr entries that are not folded
 cdef inline void read_plain(walk *w, uint64_t nr) noexcept nogil:
-    w.t.mmu.c.ptep_get += nr
-    w.t.mmu.c.pte_reads += nr
+    read_ptes(w, nr, nr)
 
 
 # ptep_get() of one entry, so many times; -1: one that was counted is taken back
@@ -48,7 +54,7 @@ cdef inline void read_entry(walk *w, size_t i, int64_t times) noexcept nogil:
     read_plain(w, times)
     if w.t.mmu.m.contpte and pte_valid_cont(w.t.leaf[i]):
         w.t.mmu.c.contpte_ptep_get += times
-        w.t.mmu.c.pte_reads += times * gather_reads(w, i)
+        read_ptes(w, 0, times * gather_reads(w, i))
 
 
 # the entry that ends a scan at `end`, unless the folio or the range ends there
@@ -77,9 +83,8 @@ cdef inline void read_all(walk *w, const maps *x, uint64_t entries) noexcept nog
             read_entry(w, entry(k, pb_ctz(blocks)), 1)
             blocks &= blocks - 1
     read_plain(w, entries)
-    w.t.mmu.c.ptep_get += nr
     w.t.mmu.c.contpte_ptep_get += nr
-    w.t.mmu.c.pte_reads += 3 * nr
+    read_ptes(w, nr, 3 * nr)
 
 
 # the entry that ends the scan of a batch, unless its folio or the range ends there
@@ -149,9 +154,8 @@ cdef inline size_t read_again(walk *w, const maps *x, size_t i, size_t end) noex
         read_plain(w, end - i)
     elif bit_at(x.cont, i) and not i & (n - 1):
         blocks = (end - i) // n
-        w.t.mmu.c.ptep_get += blocks
         w.t.mmu.c.contpte_ptep_get += blocks
-        w.t.mmu.c.pte_reads += x.block_reads[end // n] - x.block_reads[i // n]
+        read_ptes(w, blocks, x.block_reads[end // n] - x.block_reads[i // n])
     else:
         if bit_at(x.cont, i):
             end = (i | (n - 1)) + 1
