@@ -9,7 +9,8 @@ from ..arm64.pte cimport (
     pte_valid, pte_write,
 )
 from ..arm64.tlb cimport convert_flush
-from .maps cimport any_in_block, bit_at, fill_blocks, maps, whole_blocks
+from .bitmaps cimport any_in_block, bit_at, fill_blocks, whole_blocks
+from .maps cimport maps
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
 from .segments cimport alone, block_ends, block_starts, blocks_inside_one, ends_of, entry, inside_one, stops, tally
 from .words cimport (
@@ -187,9 +188,10 @@ cdef inline int change(pb_change *c, int n, uint64_t present, uint64_t map, pte_
 # `ends`: those last entries. What is left in it is for the table to tell.
 cdef inline void fold_blocks(walk *w, maps *x, const fresh *f, size_t k, uint64_t up, uint64_t rw, uint64_t *ends) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
-    # WRITE without RDONLY is dirty, too, as hardware has it
-    cdef uint64_t dirty = x.dirty[k] | ((~<uint64_t>0 if pte_write(f.flags) else up) & (rw if f.flags & PTE_RDONLY else ~<uint64_t>0))
+    cdef uint64_t dirty = ~<uint64_t>0 if pte_write(f.flags) else up
     cdef uint64_t n = mmu.m.cont_ptes, block = ~<uint64_t>0 >> (64 - n), at, folded, others, nr
+    # WRITE without RDONLY is dirty, too, as hardware has it
+    dirty = x.dirty[k] | (dirty & (rw if f.flags & PTE_RDONLY else ~<uint64_t>0))
     at = whole_blocks(x.present[k], n) & ~any_in_block(x.apart[k] & ~x.blocks, n) & x.aligned[k] & ends[0] >> (n - 1)
     ends[0] &= ~(at << (n - 1))
     folded = at

@@ -8,7 +8,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_t, pte_valid_cont, pte_young
-from .maps cimport bit_at, continues, cut_to, lanes, last_bit, maps, next_bit
+from .bitmaps cimport bit_at, lanes, last_bit, next_bit
+from .maps cimport continues, cut_to, maps
 from .seam cimport walk
 from .segments cimport block_starts, blocks_inside_one, ends_of, entry, inside_one, next_stop, tally
 from .words cimport pb_ctz, pb_popcount

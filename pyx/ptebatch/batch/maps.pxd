@@ -15,13 +15,15 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport (
-    PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SPECIAL, PTE_WRITE, pte_addr_mask, pte_pfn, pte_present, pte_t, pte_valid, pte_valid_cont,
+    PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_SPECIAL, PTE_WRITE, pte_addr_mask, pte_pfn, pte_present, pte_t, pte_valid,
+    pte_valid_cont,
 )
 from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
+from .bitmaps cimport all_bits, any_in_block, bit_at, every, fill_blocks, lanes, last_bit, next_bit, whole_blocks
 from .seam cimport walk
 from .words cimport (
-    pb_bytes_vary, pb_ctz, pb_gather_bytes, pb_indices, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks, pb_map_bytes, pb_map_differs,
-    pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_top, pb_unpack,
+    pb_bytes_vary, pb_ctz, pb_gather_bytes, pb_indices, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks,
+    pb_map_bytes, pb_map_differs, pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_unpack,
 )
 
 cdef enum:
@@ -84,59 +86,6 @@ cdef inline uint64_t class_bits(const mmu_t *mmu) noexcept nogil:
 # that pte_batch_clear_ignored() leaves of what mprotect asks for
 cdef inline uint64_t batch_bits() noexcept nogil:
     return ~(PTE_AF | PTE_DIRTY | PTE_RDONLY)
-
-
-# entries of word k that lie in [first, end)
-cdef inline uint64_t lanes(size_t k, size_t first, size_t end) noexcept nogil:
-    cdef uint64_t map = ~<uint64_t>0
-    if first > 64 * k:
-        map &= map << (first - 64 * k) if first < 64 * k + 64 else 0
-    if end < 64 * k + 64:
-        map &= ~(~<uint64_t>0 << (end - 64 * k)) if end > 64 * k else 0
-    return map
-
-
-# a bit each `step` entries, a power of two up to 64
-cdef inline uint64_t every(size_t step) noexcept nogil:
-    return ~<uint64_t>0 // (~<uint64_t>0 >> (64 - step)) if step < 64 else 1
-
-
-cdef inline bint bit_at(const uint64_t *map, size_t i) noexcept nogil:
-    return map[i // 64] >> (i % 64) & 1
-
-
-# the first entry from i on, before `end`, that has its bit; else `end`
-cdef inline size_t next_bit(const uint64_t *map, size_t i, size_t end) noexcept nogil:
-    cdef uint64_t word
-    cdef size_t k = i // 64
-    if i >= end:
-        return end
-    word = map[k] & ~<uint64_t>0 << (i % 64)
-    while not word:
-        k += 1
-        if 64 * k >= end:
-            return end
-        word = map[k]
-    return min(end, 64 * k + pb_ctz(word))
-
-
-# have all n entries of a block, from i on, their bit?
-cdef inline bint all_bits(const uint64_t *map, size_t i, size_t n) noexcept nogil:
-    cdef uint64_t missing = 0
-    cdef size_t k
-    for k in range(i // 64, (i + n + 63) // 64):
-        missing |= lanes(k, i, i + n) & ~map[k]
-    return missing == 0
-
-
-# the last entry at or before i that has its bit; there is one
-cdef inline size_t last_bit(const uint64_t *map, size_t i) noexcept nogil:
-    cdef size_t k = i // 64
-    cdef uint64_t word = map[k] & ~<uint64_t>0 >> (63 - i % 64)
-    while not word:
-        k -= 1
-        word = map[k]
-    return 64 * k + pb_top(word)
 
 
 # one bit of each entry: looked for only where it varies
@@ -229,7 +178,8 @@ cdef inline uint64_t byte_map(const uint8_t *bytes, uint8_t differ, unsigned int
 
 
 # the first entries of blocks whose page is aligned as the block is; where the block is present
-cdef inline uint64_t aligned_blocks(const mmu_t *mmu, const maps *x, const pte_t *p, uint64_t elsewhere, uint64_t present) noexcept nogil:
+cdef inline uint64_t aligned_blocks(
+        const mmu_t *mmu, const maps *x, const pte_t *p, uint64_t elsewhere, uint64_t present) noexcept nogil:
     cdef uint64_t n = mmu.m.cont_ptes, left = x.blocks, at = 0, mask = (n - 1) << mmu.m.page_shift
     cdef unsigned int i = pb_ctz(present)
     if not elsewhere:
@@ -436,27 +386,6 @@ cdef inline bint continues(const walk *w, const maps *x, size_t i, pte_t more) n
     if i >= w.end or i <= x.first or not bit_at(x.present, i - 1) or bit_at(x.last, i - 1):
         return False
     return (((w.t.leaf[i - 1] + (<uint64_t>1 << w.t.mmu.m.page_shift)) ^ w.t.leaf[i]) & norm) == 0
-
-
-# first entries of blocks of n that have all their bits; the bits of the blocks that begin at `starts`
-cdef inline uint64_t whole_blocks(uint64_t map, uint64_t n) noexcept nogil:
-    n //= 2
-    while n:
-        map &= map >> n
-        n //= 2
-    return map
-
-
-cdef inline uint64_t any_in_block(uint64_t map, uint64_t n) noexcept nogil:
-    n //= 2
-    while n:
-        map |= map >> n
-        n //= 2
-    return map
-
-
-cdef inline uint64_t fill_blocks(uint64_t starts, uint64_t n) noexcept nogil:
-    return starts * (~<uint64_t>0 >> (64 - n))
 
 
 # A folded block is regular when all of it is there, in order, in one batch. Returns the

@@ -5,7 +5,8 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from ..arm64.mmu cimport mmu_t
 from ..base.log cimport LOG_MAP, LOG_PRESENT, LOG_TAIL, pairs, pairs_add, pairs_run
-from .maps cimport bit_at, maps
+from .bitmaps cimport bit_at
+from .maps cimport maps
 from .words cimport pb_ctz, pb_popcount
 
 # entry i of word k: an index in the table

@@ -263,7 +263,8 @@ cdef extern from *:
     pb_seen pb_look_closer(const uint64_t *p, uint64_t step) noexcept nogil
     void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
     uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) noexcept nogil
-    bint pb_indices(uint64_t *to, const uint64_t *p, unsigned int shift, uint64_t mask, uint64_t base, uint64_t limit) noexcept nogil
+    bint pb_indices(
+        uint64_t *to, const uint64_t *p, unsigned int shift, uint64_t mask, uint64_t base, uint64_t limit) noexcept nogil
     void pb_gather_bytes(uint8_t *to, const uint8_t *bytes, const uint64_t *index) noexcept nogil
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
     uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil
