@@ -27,7 +27,7 @@ ROOMS = {
     "traces": "errors events machine mm notation operations",  # of mm only the type of a result
     "layouts": "bits errors machine mm notation report",
     "snapshot": "bits errors machine mm notation",  # notation has the patterns of exclusivity
-    "simulate": "bits errors events kernels layouts machine mm operations report snapshot strategies",
+    "simulate": "bits errors kernels layouts machine mm operations report snapshot strategies",
     "checker": "bits errors events machine mm notation reference report strategies",
     "verify": "arm64 bits counters errors events kernels machine mm notation strategies",
     "testing": "bits checker errors events kernels layouts machine mm notation reference strategies",

@@ -109,8 +109,9 @@ def test_the_table_in_the_repository_lists_them_all():
 def test_most_need_no_build_of_their_own():
     texts = {m.file: (TREE / catalogue.CORE / m.file).read_text() for m in MUTANTS}
     alone = [m.file for m in MUTANTS if not schemata.changed_function(m, texts[m.file])]
-    # C is outside the functions of Cython, and these two have methods
-    assert set(alone) <= {"batch/simd.pxd", "batch/words.pxd", "batch/window.pyx", "mm/mm.pyx"} and len(alone) <= 19
+    # C is outside the functions of Cython, and these three have methods
+    assert set(alone) <= {"batch/simd.pxd", "batch/words.pxd", "batch/window.pyx", "mm/mm.pyx", "mm/undo.pyx"}
+    assert len(alone) <= 26
 
 
 def test_each_becomes_a_copy_of_its_function():
