@@ -278,7 +278,8 @@ cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const tal
                 tries &= tries - 1
                 mmu.c.fold_tries += (pte_pfn(w.t.leaf[i], mmu.m.page_shift) & (n - 1)) == n - 1
             events = x.tries[k]
-            if not mmu.m.elides_bbm:
+            # none of a block larger than a word
+            if x.folds[k] and not mmu.m.elides_bbm:
                 events |= x.folds[k] << (n - 1)
         if x.cutting:
             events |= x.cut[k]
