@@ -254,3 +254,17 @@ def test_a_folded_block_that_is_not_whole(granule, strategy, what):
         results = [mm.mprotect(BASE, 8 * n << machine.page_shift, prot, strategy=strategy).counters for prot in (1, 3)]
         done.append((results, ptes.tolist()))
     assert done[0] == done[1]
+
+
+@pytest.mark.parametrize("other", [1, 8, 16])
+def test_a_word_of_pages_with_metadata_of_another_folio(other):
+    """Sixty-four pages in the middle of a folio that say another order, or no anonymous one: no stretch goes on with them."""
+    done = []
+    for memo in (True, False):
+        mm = MM("7.3", nr_pages=1 << 12, memo=memo)
+        mm.mmap(BASE, 448 << 12, 3)
+        first = mm.map_folios(BASE, 448, 9, skip=64, fold=False)
+        mm.pages[first - mm.pfn_base + 64 :][:64] ^= np.uint8(other)
+        results = [mm.mprotect(BASE, 448 << 12, prot).counters for prot in (1, 3)]
+        done.append((results, mm.ptes(BASE, 448).tolist()))
+    assert done[0] == done[1]
