@@ -19,17 +19,15 @@ cdef class Strategy:
 
     def __cinit__(self, given):
         cdef const strategy *row
+        self.window = None
         if callable(given):
             # what resolve() makes of it, without a row: that takes longer than a call over one block
-            self.name = name_of(given)
+            self.name, step = name_of(given), given
             self.row.flags = STRATEGY_LOOKUP
-            self.row.step = python_step
-            self.window = Window(given)
-            return
-        known = resolve(given)
-        step = known.step
-        self.name = known.name
-        self.window = None
+        else:
+            known = resolve(given)
+            self.name, step = known.name, known.step
+            self.row.flags = (STRATEGY_LOOKUP if known.lookup else 0) | (STRATEGY_PURE if known.pure else 0)
         if step is None:
             self.keep = self.name.encode()
             row = find(self.keep)
@@ -37,7 +35,6 @@ cdef class Strategy:
                 raise StrategyError(f"strategy {self.name!r} has no compiled step; register() one")
             self.row = row[0]
             return
-        self.row.flags = (STRATEGY_LOOKUP if known.lookup else 0) | (STRATEGY_PURE if known.pure else 0)
         if callable(step):
             self.row.step = python_step
             self.window = Window(step)

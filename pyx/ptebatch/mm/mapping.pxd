@@ -30,6 +30,11 @@ cdef inline const uint8_t *exclusive_at(const plan *pl, uint64_t page) noexcept 
     return pl.exclusive + page
 
 
+# metadata of a folio's pages without its order, as far as all have the same
+cdef inline uint8_t page_byte_of(const plan *pl) noexcept nogil:
+    return pl.byte | (PG_ANON_EXCLUSIVE if pl.exclusive == NULL and pl.all_exclusive else 0)
+
+
 # do entries idx .. idx + nr form a block that set_ptes() would paint?
 cdef inline pte_t painted(
         const mm_struct *mm, const plan *pl, size_t idx, uint64_t pfn, uint64_t nr, const uint8_t *exclusive) noexcept nogil:
@@ -107,7 +112,7 @@ cdef inline uint64_t top_of_rows(const plan *pl, uint64_t pages) noexcept nogil:
 cdef inline void map_rows(mm_struct *mm, plan *pl, uint64_t addr, uint64_t pages) noexcept nogil:
     cdef unsigned int shift = mm.mmu.m.page_shift
     cdef size_t ptrs = mm.mmu.m.ptrs_per_pte, idx = (addr >> shift) & (ptrs - 1), k = 0
-    cdef uint8_t byte = pl.byte | (PG_ANON_EXCLUSIVE if pl.exclusive == NULL and pl.all_exclusive else 0)
+    cdef uint8_t byte = page_byte_of(pl)
     cdef uint64_t done = 0, end, n, nr, head = pl.head, cut = pl.skip
     cdef bint fold = pl.fold
     while done < pages:
@@ -175,7 +180,7 @@ cdef inline void map_each(mm_struct *mm, plan *pl, uint64_t addr, uint64_t pages
     cdef size_t ptrs = mm.mmu.m.ptrs_per_pte, idx = (addr >> shift) & (ptrs - 1)
     cdef pte_t *leaf = pte_table(&mm.pt, addr)
     cdef uint64_t done = 0, k = 0, cut = pl.skip, n, size = <uint64_t>1 << pl.order, head
-    cdef uint8_t byte = pl.byte | (PG_ANON_EXCLUSIVE if pl.exclusive == NULL and pl.all_exclusive else 0)
+    cdef uint8_t byte = page_byte_of(pl)
     while done < pages:
         if pl.orders != NULL:
             pl.order = pl.orders[k]
