@@ -19,6 +19,7 @@ from ptebatch.layouts.named import Layout
 from ptebatch.reference import RefVma
 from ptebatch.testing import CoreTables, MprotectMachine, PageTables, assert_strategy, machine_of
 from ptebatch.testing.judging import at_rest, parts_of
+from ptebatch.testing.lockstep import Lockstep
 
 # generate only: what is found need not be made small here
 FEW = settings(
@@ -53,6 +54,20 @@ def test_core_and_reference_stay_in_step(name: str) -> None:
 @pytest.mark.parametrize("name", SOUND)
 def test_they_stay_in_step_at_length(name: str) -> None:
     run(machine_of(name), settings(FEW, max_examples=1500, derandomize=False))
+
+
+def test_a_folio_given_back_and_mapped_anew_is_exclusive_for_both() -> None:
+    """The frames are what they were when last adopted, but fork took the exclusivity since."""
+    both = Lockstep(Machine("6.17", cont_ptes=2, ptrs_per_pte=8), 1 << 30, 1)
+    both.core.add_vma(1 << 30, 1, "rw")
+    for again in (False, True):
+        both.core.map_folios(1 << 30, 1, order=0, heads=[PFN0], exclusive=[True])
+        both.adopt()
+        assert both.ref.anon_exclusive == {PFN0}, again
+        for space in (both.core, both.ref):
+            space.set_page_anon_exclusive(PFN0, 1, False)
+        both.verb("wrprotect_ptes", 1 << 30, 1)
+        both.verb("clear_full_ptes", 1 << 30, 1)
 
 
 @pytest.mark.parametrize("name", [name for name, row in STRATEGIES.items() if row.flawed])

@@ -123,9 +123,14 @@ class Lockstep:
             self.ref.populate(at, self.size)
             for i, word in enumerate(words):
                 self.ref.ptes[at + i * self.machine.page_size] = word
-        if self.frames != self.core.pages.tobytes():
+        # fork changes exclusivity on both since: frames alone, once as they were, would hide it
+        if self.frames != self.core.pages.tobytes() or self._exclusive() != self.ref.anon_exclusive:
             self.frames = self.core.pages.tobytes()
             self._adopt_frames()
+
+    def _exclusive(self) -> set[int]:
+        """PageAnonExclusive of the core."""
+        return {PFN0 + i for i, byte in enumerate(self.pages) if byte & b.PG_ANON_EXCLUSIVE}
 
     def _adopt_frames(self) -> None:
         self.ref.folios.clear()
@@ -212,7 +217,7 @@ class Lockstep:
                     f"{what}: entry of {at + i * page:#x}: core {shown(self.machine, one)} ({one:#x}), "
                     f"reference {shown(self.machine, two)} ({two:#x})"
                 )
-        exclusive = {PFN0 + i for i, byte in enumerate(self.pages) if byte & b.PG_ANON_EXCLUSIVE}
+        exclusive = self._exclusive()
         assert exclusive == self.ref.anon_exclusive, f"{what}: PageAnonExclusive of {exclusive ^ self.ref.anon_exclusive} differs"
 
     def _same_events(self, what: str, result: Any, seen: list[Event]) -> None:
