@@ -59,7 +59,8 @@ def test_they_stay_in_step_at_length(name: str) -> None:
 def test_a_folio_given_back_and_mapped_anew_is_exclusive_for_both() -> None:
     """The frames are what they were when last adopted, but fork took the exclusivity since."""
     both = Lockstep(Machine("6.17", cont_ptes=2, ptrs_per_pte=8), 1 << 30, 1)
-    both.core.add_vma(1 << 30, 1, "rw")
+    both.core.mmap(1 << 30, both.machine.page_size, "rw")
+    both.load(1 << 30, (0,) * 8)
     for again in (False, True):
         both.core.map_folios(1 << 30, 1, order=0, heads=[PFN0], exclusive=[True])
         both.adopt()
