@@ -213,7 +213,7 @@ def name_of(step: Callable[[Any], int]) -> str:
 def resolve(given: str | Strategy | Callable[[Any], int]) -> Strategy:
     """Row of what `find_strategy` reads, of a callable or a row; StrategyError for anything else."""
     if isinstance(given, str):
-        return find_strategy(given)
+        return _rows.get(given) or find_strategy(given)
     if isinstance(given, Strategy):
         return given
     if callable(given):

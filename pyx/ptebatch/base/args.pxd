@@ -16,6 +16,8 @@ cdef inline uint64_t number(str name, object value, uint64_t high=<uint64_t>-1) 
 
 # what has a whole value: Python's and NumPy's integers, not truth values
 cdef inline object index(str name, object value):
+    if type(value) is int:  # most are, and importing costs more than a call's table
+        return value
     from ptebatch.errors import LayoutError
     if isinstance(value, bool):
         raise LayoutError(f"{name}={value!r} is a truth value; give a whole number")
