@@ -106,6 +106,15 @@ def event(name: str, nth: int, addr: int = 0, value: int = 0) -> Tamper:
     return tamper
 
 
+def apart(run: Run) -> list[tuple[int, int, int]]:
+    """The same, as if each entry were started and committed by itself."""
+    found = []
+    for kind, addr, nr in run.events:
+        one_by_one = KINDS[kind] in ("START", "COMMIT")
+        found += [(kind, addr + (k << 12), 1) for k in range(nr)] if one_by_one else [(kind, addr, nr)]
+    return found
+
+
 PAIR = ran("RO,n,clean,pfn=0x400.. x2", "0x400:1=se", "rw [0, 2)")
 DIRTY = ran("RO,n,sw,pfn=0x400 RO,n,clean,old,pfn=0x402", "0x400:0=s 0x402:0=s", "rx [0, 2)")
 YOUNG = ran("RO,n,sw,pfn=0x400 RO,n,clean,pfn=0x402", "0x400:0=s 0x402:0=s", "rx [0, 2)")
@@ -114,6 +123,7 @@ WHOLE = ran("RW,c,pfn=0x400.. x4 none none none none", "0x400:2=eeee", "ro [0, 4
 CUT = ran("RO,n,clean,pfn=0x400.. x4 none RO,n,pfn=0x410 none none", "0x400:2=ssss 0x410:0=s", "rx [1, 3)")
 NOTIFY = ran("RO,n,clean,pfn=0x400 RO,n,sw,pfn=0x402", "0x400:0=f 0x402:0=f", "rw-notify [0, 2)")
 NEIGHBOUR = ran("RO,n,clean,pfn=0x400 RO,n,sw,pfn=0x401", "0x400:1=ff", "rw-notify [0, 2)")
+HALF = ran("RO,n,old,pfn=0x400 RO,n,pfn=0x401", "0x400:1=ss", "rx [0, 2)")
 SHARED = ran("RO,n,pfn=0x400", "0x400:0=f", "rw-shared [0, 1)")
 NONE = ran("RO,n,pfn=0x400.. x4 none none none none", "0x400:2=ssss", "none [0, 4)")
 SWAP = ran("swap2,off=5 none RO,n,pfn=0x400", "0x400:0=s", "ro [0, 3)")
@@ -154,6 +164,8 @@ TWINS: tuple[tuple[str, str, Run, Tamper], ...] = (
     ("AD_KEPT", "dirty is lost beside the range", FOLDED, word(1, b.PTE_AF)),
     ("AD_SPREAD", "accessed from nowhere", DIRTY, word(1, b.PTE_AF)),
     ("AD_SPREAD", "dirty from another folio", DIRTY, word(1, b.PTE_DIRTY)),
+    ("AD_SPREAD", "accessed from an entry started and committed apart", HALF, lambda run: replace(run, events=apart(run))),
+    ("SHARED_WRITE", "a dirty entry started and committed apart", NEIGHBOUR, lambda run: replace(run, events=apart(run))),
     ("DIRTY_STATE", "hardware may write", PAIR, word(0, b.PTE_RDONLY)),
     ("DIRTY_STATE", "dirty and read-only", WRITABLE, word(0, b.PTE_RDONLY)),
     ("CONTPTE", "part of a block", CUT, word(1, CONT)),

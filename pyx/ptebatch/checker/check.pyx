@@ -176,7 +176,7 @@ cdef class Checker(Runner):
                     self.again.tlb.cleared_ptes = True
                 v = self.compare_again()
             if v.law == OK and self.tr.nr:
-                v = judge_units(&x, &self.f, &self.tr)
+                v = judge_units(&x, &self.f, &self.out, &self.tr)
             if v.law == OK and self.tr.nr:
                 if reset:
                     tlb_gather_mmu(&self.mmu)

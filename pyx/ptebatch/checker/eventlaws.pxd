@@ -10,10 +10,13 @@ from ..base.log cimport (
     EV_UNFOLD, EV_VALE1IS, EV_WRITE, EV_XCHG, event, trace,
 )
 from .smallworld cimport (
-    C_AD, C_AF, C_ATTR, C_CONT, C_SH, C_USER, C_UXN, C_VALID, C_WRITE, MAX_PTES, O_ANON, O_ORDER, PRESENT, address, facts,
-    frame, present, world,
+    C_AD, C_AF, C_ATTR, C_CONT, C_SH, C_USER, C_UXN, C_VALID, C_WRITE, MAX_PTES, O_ANON, O_ORDER, PRESENT, SOILED, ad_of,
+    address, facts, frame, present, world,
 )
-from .tablelaws cimport ASKED, BBM, COUNTS, GATHER_RESET, OK, TLB_RIGHTS, UNIT, outcome, skipped, verdict
+from .tablelaws cimport (
+    AD_SPREAD, ASKED, BBM, COUNTS, CP_TRY, GATHER_RESET, OK, SHARED_WRITE, TLB_RIGHTS, UNIT, V_SHARED, outcome,
+    present_after, skipped, verdict,
+)
 
 cdef enum:
     CACHED = 12                # words that one page may be cached with during a call
@@ -201,9 +204,53 @@ cdef inline bint may_ask(const world *x, const facts *f, uint64_t pfn) noexcept 
     return False
 
 
+# ---- A/D: what is started, committed or converted together may share them (spec 7.10) ----
+
+cdef struct flow:
+    uint8_t[MAX_PTES] may
+    uint32_t[MAX_PTES] low     # the unit in which an entry is started now; empty: none
+    uint32_t[MAX_PTES] high
+
+
+cdef inline void share(flow *a, uint32_t first, uint32_t last) noexcept nogil:
+    cdef uint32_t k
+    cdef uint8_t every = 0
+    for k in range(first, last):
+        every |= a.may[k]
+    for k in range(first, last):
+        a.may[k] = every
+
+
+# An event of entries [i, last). A block that start() unfolds passes its A/D on to all that is started with it.
+cdef inline void pass_on(flow *a, uint8_t kind, uint32_t i, uint32_t last) noexcept nogil:
+    cdef uint32_t k
+    share(a, i, last)
+    for k in range(i, last):
+        if kind == EV_START or kind == EV_COMMIT:
+            a.low[k] = i
+            a.high[k] = last if kind == EV_START else i
+        elif a.low[k] < a.high[k]:
+            share(a, a.low[k], a.high[k])
+
+
+cdef inline int judge_spread(
+    const world *x, const facts *f, const outcome *o, const flow *a, uint32_t i
+) noexcept nogil:
+    cdef uint64_t new = o.table[i]
+    cdef uint32_t may = a.may[i]
+    if f.kind[i] != PRESENT or not present(new):
+        return OK
+    if (x.vm_flags & V_SHARED and x.cp_flags & CP_TRY and x.start <= i < x.end and not skipped(x, f, i)
+            and new & ~present_after(x, x.ptes[i]) & C_WRITE and not may & SOILED):
+        return SHARED_WRITE
+    if o.m.mkwrite_always and new & C_WRITE:
+        may |= SOILED
+    return AD_SPREAD if ad_of(new) & ~may else OK
+
+
 # Entries are started in units of one folio, once each, in any order, and then committed. `missed` of the
 # verdict: entries of which no batch was recorded, though some were.
-cdef inline verdict judge_units(const world *x, const facts *f, const trace *tr) noexcept nogil:
+cdef inline verdict judge_units(const world *x, const facts *f, const outcome *o, const trace *tr) noexcept nogil:
     cdef verdict v
     cdef tlb t
     cdef uint8_t[MAX_PTES] state
@@ -211,11 +258,14 @@ cdef inline verdict judge_units(const world *x, const facts *f, const trace *tr)
     cdef uint64_t batches = 0, handled = 0
     cdef uint32_t i
     cdef const event *at
+    cdef flow a
     v.law = OK
     v.saw = v.missed = 0
     for i in range(f.nr):
         t.memory[i] = x.ptes[i]
         state[i] = 0
+        a.may[i] = f.may[i]
+        a.low[i] = a.high[i] = 0
     for e in range(tr.nr):
         at = &tr.at[e]
         i = <uint32_t>(at.addr >> f.shift)
@@ -230,20 +280,29 @@ cdef inline verdict judge_units(const world *x, const facts *f, const trace *tr)
             t.memory[i] = 0 if at.kind == EV_XCHG else at.value
         elif at.kind == EV_BATCH:
             batches += at.value
+        elif (at.kind == EV_FOLD or at.kind == EV_UNFOLD) and i + at.value <= f.nr:
+            pass_on(&a, at.kind, i, i + <uint32_t>at.value)
         elif at.kind == EV_START:
             if i + at.value > f.nr or not one_unit(&t, f, i, at.value) or not move(state, i, at.value, 0):
                 v.law = UNIT
                 return v
+            pass_on(&a, EV_START, i, i + <uint32_t>at.value)
         elif at.kind == EV_COMMIT:
             if i + at.value > f.nr or not move(state, i, at.value, STARTED):
                 v.law = UNIT
                 return v
+            pass_on(&a, EV_COMMIT, i, i + <uint32_t>at.value)
     for i in range(f.nr):
         v.entry = i
         if state[i] != (DONE if x.start <= i < x.end and f.kind[i] == PRESENT and not skipped(x, f, i) else 0):
             v.law = UNIT
             return v
         handled += state[i] == DONE
+    for i in range(f.nr):
+        v.entry = i
+        v.law = judge_spread(x, f, o, &a, i)
+        if v.law:
+            return v
     v.entry = -1
     if batches > handled:
         v.law = COUNTS

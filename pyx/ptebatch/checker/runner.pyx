@@ -231,7 +231,7 @@ cdef class Runner(Exclusive):
             if v.law == OK and self.row.row.formula:
                 v = self.run_again(x, True)
         if v.law == OK and tlb:
-            v = judge_units(x, &self.f, &self.tr)
+            v = judge_units(x, &self.f, &self.out, &self.tr)
             self.unrecorded += v.missed
             if v.law == OK:
                 tlb_end_vma(&self.mmu)
@@ -244,7 +244,7 @@ cdef class Runner(Exclusive):
 
     # entries that are no unit explain whatever their table breaks
     cdef verdict root_cause(self, const world *x, verdict v) noexcept nogil:
-        cdef verdict units = judge_units(x, &self.f, &self.tr)
+        cdef verdict units = judge_units(x, &self.f, &self.out, &self.tr)
         return units if units.law == UNIT else v
 
     # every interleaving with at most so many updates

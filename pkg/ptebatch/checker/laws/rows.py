@@ -186,7 +186,7 @@ def equivalent(run: Run, other: tuple[int, ...]) -> int:
         if one == two:
             continue
         free = b.PTE_CONT | b.PTE_AF | b.PTE_DIRTY | b.PTE_RDONLY
-        if notify and run.handled(i) and run.may_be_writable(i) and run.spread(i) & SOILED:
+        if notify and run.handled(i) and run.may_be_writable(i) and run.reaches(i) & SOILED:
             free |= b.PTE_WRITE
         if not (p.pte_present(one) and p.pte_present(two)) or (one ^ two) & ~free:
             return i

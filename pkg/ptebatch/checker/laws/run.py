@@ -86,8 +86,8 @@ class Run:
         The gather was empty again after the final flush.
     replayed : Replayed or None
         Of a second run; None: there was none.
-    spreads : list of int
-        What `spread` found, once it was asked.
+    reached, spreads : list of int
+        What `reaches` and `spread` found, once they were asked.
     known, whole : list, dict
         What `page` found, and by first entry whether a block maps one piece of a folio.
     """
@@ -104,6 +104,7 @@ class Run:
     error: BaseException | None = None
     reset: bool = True
     replayed: Replayed | None = None
+    reached: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
     spreads: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
     known: list[int | None] = field(default_factory=list, init=False, repr=False, compare=False)
     whole: dict[int, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -276,13 +277,39 @@ class Run:
         return not (p.pte_pgprot(shift, one) ^ p.pte_pgprot(shift, other)) & ~AD_BITS
 
     def spread(self, i: int) -> int:
-        """A/D that may have come to entry i from its neighbours inside the rounded range."""
+        """A/D that may have come to entry i: of a traced run from what it was started, committed or converted with."""
         if not self.spreads:
-            self.spreads = self._passed_on()
+            self.spreads = [self.reaches(k) for k in range(len(self.before))]
+            if self.events:
+                self.spreads = [one & other for one, other in zip(self.spreads, self._passed_on(), strict=True)]
         return self.spreads[i]
 
+    def reaches(self, i: int) -> int:
+        """A/D that any loop's unit could bring to entry i from its neighbours inside the rounded range."""
+        if not self.reached:
+            self.reached = self._reached()
+        return self.reached[i]
+
     def _passed_on(self) -> list[int]:
-        """`spread` of every entry: what comes from below, and what comes from above."""
+        """What the events of the call pass on to each entry."""
+        got = [self.may(i) for i in range(len(self.before))]
+        unit: list[range | None] = [None] * len(got)
+        for kind, addr, value in self.events:
+            name, i = KINDS[kind], addr >> self.machine.page_shift
+            part = range(i, i + value)
+            if name not in ("START", "COMMIT", "FOLD", "UNFOLD") or part.stop > len(got):
+                continue
+            _share(got, part)
+            if name in ("START", "COMMIT"):
+                unit[i : part.stop] = [part if name == "START" else None] * value
+                continue
+            # a block that start() unfolds: its A/D go on to all that is started with it
+            for started in set(filter(None, unit[i : part.stop])):
+                _share(got, started)
+        return got
+
+    def _reached(self) -> list[int]:
+        """`reaches` of every entry: what comes from below, and what comes from above."""
         low, high = self.rounded
         own = [self.may(i) for i in range(len(self.before))]
         below, above = own.copy(), own.copy()
@@ -293,6 +320,14 @@ class Run:
             if self.linked(i):
                 above[i] |= above[i + 1]
         return [one | other for one, other in zip(below, above, strict=True)]
+
+
+def _share(got: list[int], part: range) -> None:
+    """What one of these entries has, all have."""
+    every = 0
+    for k in part:
+        every |= got[k]
+    got[part.start : part.stop] = [every] * len(part)
 
 
 _HOW = "dirty,young,exec,special,uffd,exclusive,pfn"
