@@ -17,7 +17,7 @@ AF, RDONLY, WRITE, DIRTY, CONT = (np.uint64(bit) for bit in (b.PTE_AF, b.PTE_RDO
 
 def orders_of(draw, pages):
     """Folio sizes: all alike, a few kinds, or as they come."""
-    kinds = [[0], [0, 0, 0, 1, 2, 3, 4, 5, 9], [4], [9], [0, 1, 2, 3], [4, 5, 6, 9]][draw.integers(6)]
+    kinds = [[0], [0, 0, 0, 1, 2, 3, 4, 5, 9], [4], [9], [0, 1, 2, 3], [4, 5, 6, 9], [7, 8, 9]][draw.integers(7)]
     orders = []
     while pages > 0:
         orders.append(int(draw.choice(kinds)))
@@ -37,7 +37,7 @@ def shuffled(draw, orders):
 
 def exclusive(draw, pages):
     p = draw.choice([1.0, 0.99, 0.9, 0.5, 0.0])
-    run = int(draw.choice([1, 1, 16]))
+    run = int(draw.choice([1, 1, 16, 64]))
     return np.repeat(draw.random(-(-pages // run)) < p, run)[:pages]
 
 
@@ -51,6 +51,14 @@ def damage(draw, mm, ptes):
         # pages that were read, or protected, and not written since
         some = draw.random(ptes.size) < draw.choice([0.1, 0.5, 0.9])
         ptes[some] = (ptes[some] & ~WRITE) | RDONLY
+    if not draw.integers(4):
+        # parts that are mapped no more, and entries that changed alike
+        for first in draw.integers(0, ptes.size, 3):
+            ptes[first : first + int(draw.choice([1, 40, 100]))] = 0
+        first = int(draw.integers(0, ptes.size))
+        ptes[first : first + 200] ^= np.uint64(draw.choice([b.PTE_AF, b.PTE_RDONLY, b.PTE_UXN])) * (
+            ptes[first : first + 200] != 0
+        )
     kind = draw.integers(6)
     if kind == 0:
         ptes[draw.random(ptes.size) < 0.1] = 0
@@ -267,4 +275,21 @@ def test_a_word_of_pages_with_metadata_of_another_folio(other):
         mm.pages[first - mm.pfn_base + 64 :][:64] ^= np.uint8(other)
         results = [mm.mprotect(BASE, 448 << 12, prot).counters for prot in (1, 3)]
         done.append((results, mm.ptes(BASE, 448).tolist()))
+    assert done[0] == done[1]
+
+
+@pytest.mark.parametrize("other", [0, 8, 16])
+def test_an_unfolded_block_goes_on_into_pages_of_the_same_folio_only(other):
+    """What is left of a block that a unit cuts goes on into entries that were not folded, by look-ahead's next unit."""
+    done = []
+    for memo in (True, False):
+        mm = MM("7.3", nr_pages=1 << 12, memo=memo)
+        mm.mmap(BASE, 128 << 12, 3)
+        first = mm.map_folios(BASE, 128, 9)
+        pages, ptes = mm.pages[first - mm.pfn_base :], mm.ptes(BASE, 128)
+        mm.mprotect(BASE, 128 << 12, 1)
+        ptes[64:] &= ~CONT
+        pages[56:] &= np.uint8(0x7F)
+        pages[64:128] ^= np.uint8(other)
+        done.append((mm.mprotect(BASE, 128 << 12, 3, strategy="lookahead").counters, ptes.tolist()))
     assert done[0] == done[1]

@@ -222,6 +222,7 @@ def test_the_wheel_holds_modules_stubs_and_headers(tree, artefacts):
     assert not lacking(tree, names)
     assert not [name for name in names if name.endswith((".pyx", ".c", ".o"))]
     assert "License-Expression: BSD-3-Clause" in metadata and "ptebatch" in scripts
+    assert metadata.count("Project-URL: ") >= 2
 
 
 @pytest.mark.slow

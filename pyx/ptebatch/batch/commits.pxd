@@ -14,7 +14,7 @@ from .maps cimport maps
 from .seam cimport asks_writable, maybe_change_pte_writable, newpte, vma_shared, walk
 from .segments cimport alone, block_ends, block_starts, blocks_inside_one, ends_of, entry, inside_one, stops, tally
 from .words cimport (
-    pb_change, pb_ctz, pb_popcount, pb_rewrite, pb_spread_down, pb_spread_up, pb_top,
+    pb_change, pb_ctz, pb_popcount, pb_refresh, pb_rewrite, pb_spread_down, pb_spread_up, pb_top,
 )
 
 # a start has unfolded the block at i: contpte_unfold()
@@ -129,22 +129,27 @@ cdef inline uint64_t paint_blocks(const walk *w, maps *x, const fresh *f) noexce
     return painted if pte_valid(x.flags) and pte_valid(f.flags) else 0
 
 
-# set_ptes() of every run, but for what it folds
-cdef inline void store_runs(walk *w, const maps *x, const fresh *f, const tally *runs) noexcept nogil:
-    cdef mmu_t *mmu = w.t.mmu
-    cdef uint64_t synced = runs.nr
-    cdef size_t k
+# set_ptes() of every run, but for what it folds; `inner`: blocks that begin inside of one
+cdef inline void store_runs(mmu_t *mmu, const fresh *f, const tally *runs, uint64_t inner) noexcept nogil:
+    # a longer store goes block by block
+    cdef uint64_t synced = runs.nr + inner
     mmu.c.set_ptes += runs.nr
     mmu.c.pte_writes += runs.entries
     if mmu.m.contpte:
         mmu.c.pte_reads += runs.alone
         mmu.c.set_ptes_multi += runs.nr - runs.alone
-        if runs.nr != runs.alone and (pte_valid(f.flags) or mmu.m.paint_invalid):
-            # a longer store goes block by block
-            for k in range(x.word, x.words_end):
-                synced += pb_popcount(block_starts(mmu, x, k) & x.present[k] & ~x.runs[k])
     mmu.c.sync_tags += synced
     mmu.c.icache_sync += synced if syncs_icache(f.flags) else 0
+
+
+# blocks that begin inside of runs, if a store of theirs is painted
+cdef inline uint64_t inner_blocks(const mmu_t *mmu, const maps *x, const fresh *f, const tally *runs) noexcept nogil:
+    cdef uint64_t nr = 0
+    cdef size_t k
+    if mmu.m.contpte and runs.nr != runs.alone and (pte_valid(f.flags) or mmu.m.paint_invalid):
+        for k in range(x.word, x.words_end):
+            nr += pb_popcount(block_starts(mmu, x, k) & x.present[k] & ~x.runs[k])
+    return nr
 
 
 cdef inline void rewrite(walk *w, const maps *x, const fresh *f, size_t k, uint64_t up, uint64_t rw) noexcept nogil:
@@ -220,6 +225,13 @@ cdef inline void fold_blocks(walk *w, maps *x, const fresh *f, size_t k, uint64_
     x.young[k] |= fill_blocks(any_in_block(x.young[k], n) & folded, n)
 
 
+cdef inline void gather_entries(walk *w, size_t first, size_t last) noexcept nogil:
+    cdef mmu_t *mmu = w.t.mmu
+    mmu.tlb.start = min(mmu.tlb.start, addr_of(&w.t, first))
+    mmu.tlb.end = max(mmu.tlb.end, addr_of(&w.t, last + 1))
+    mmu.tlb.cleared_ptes = True
+
+
 # the entries get what the protection gives them, and the gather takes in the runs that need a flush
 cdef inline void write_entries(walk *w, maps *x, const fresh *f, bint folding) noexcept nogil:
     cdef mmu_t *mmu = w.t.mmu
@@ -244,9 +256,34 @@ cdef inline void write_entries(walk *w, maps *x, const fresh *f, bint folding) n
         rewrite(w, x, f, k, up, rw)
     mmu.c.gather_calls += calls
     if first < x.end:
-        mmu.tlb.start = min(mmu.tlb.start, addr_of(&w.t, first))
-        mmu.tlb.end = max(mmu.tlb.end, addr_of(&w.t, last + 1))
-        mmu.tlb.cleared_ptes = True
+        gather_entries(w, first, last)
+
+
+# A stretch that is one run: every entry becomes alike, but that blocks which it holds are painted.
+#   - - | - - - - | - - - - | - -      what lies between the first and the last border of blocks
+cdef inline void commit_one(walk *w, maps *x, const fresh *f, const tally *runs) noexcept nogil:
+    cdef mmu_t *mmu = w.t.mmu
+    cdef size_t n = mmu.m.cont_ptes, low = x.end, high = x.end, k = x.word
+    cdef uint64_t up = upgraded(x, f, k), rw = not_rdonly(w, x, f, k, up), keep = pte_addr_mask(mmu.m.page_shift)
+    cdef bint paints = mmu.m.contpte and (pte_valid(f.flags) or mmu.m.paint_invalid)
+    cdef pte_t flags = f.flags
+    cdef pte_t *p = w.t.leaf
+    if paints and x.aligned[k]:
+        low = min(x.end, (x.first + n - 1) & ~(n - 1))
+        high = max(low, x.end & ~(n - 1))
+    if pte_valid(x.flags) and pte_valid(flags) and not x.folded:
+        mmu.c.cont_without_bbm += (high - low) // n
+    store_runs(mmu, f, runs, (x.end - 1) // n - x.first // n if paints else 0)
+    if needs_flush(w, x, f, k, up, rw):
+        mmu.c.gather_calls += 1
+        gather_entries(w, x.first, x.end - 1)
+    flags ^= PTE_WRITE if up else 0
+    flags ^= PTE_RDONLY if rw and flags & PTE_RDONLY else 0
+    flags ^= PTE_DIRTY if x.dirty[k] else 0
+    flags ^= PTE_AF if x.young[k] else 0
+    pb_refresh(p + x.first, low - x.first, keep, flags)
+    pb_refresh(p + low, high - low, keep, flags ^ PTE_CONT)
+    pb_refresh(p + high, x.end - high, keep, flags)
 
 
 # Every run is committed: prot_commit_flush_ptes(). `starts`: what was started at once,
@@ -256,11 +293,15 @@ cdef inline void commit_runs(walk *w, maps *x, const uint64_t *starts, const tal
     cdef bint folding = mmu.m.contpte and runs.alone and pte_valid(f.flags)
     cdef uint64_t n = mmu.m.cont_ptes, events, ones, tries
     cdef size_t k, i
-    spread(x, starts, x.dirty)
-    spread(x, starts, x.young)
     mmu.c.prot_commit += runs.nr
+    if x.one and runs.nr == 1:
+        commit_one(w, x, f, runs)
+        return
+    if not x.one:
+        spread(x, starts, x.dirty)
+        spread(x, starts, x.young)
     mmu.c.cont_without_bbm += paint_blocks(w, x, f)
-    store_runs(w, x, f, runs)
+    store_runs(mmu, f, runs, inner_blocks(mmu, x, f, runs))
     write_entries(w, x, f, folding)
     if not folding and not x.cutting:
         return

@@ -5,9 +5,10 @@
 #
 # A formula counts everything that its step counts, and rewrites the entries once, at
 # the end. tests/batch/test_formula.py and every world of the checker hold the two equal.
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from ..arm64.mmu cimport mmu_t
-from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_t, pte_valid_cont, pte_young
+from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_pfn, pte_t, pte_valid_cont, pte_young
+from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
 from .bitmaps cimport bit_at, lanes, last_bit, next_bit
 from .maps cimport continues, cut_to, maps
 from .seam cimport walk
@@ -108,6 +109,20 @@ cdef inline void read_ends(walk *w, const maps *x, const uint64_t *starts) noexc
     read_plain(w, nr)
 
 
+# the same of a stretch that is one batch; `mixed`: its entries differ in A/D, so that each block is another
+cdef inline void read_one(walk *w, const maps *x, bint mixed) noexcept nogil:
+    cdef size_t n = w.t.mmu.m.cont_ptes, i = x.first
+    if not x.folded:
+        read_plain(w, x.end - i)
+    elif not mixed:
+        read_entry(w, i, (x.end - i) // n)
+    else:
+        while i < x.end:
+            read_entry(w, i, 1)
+            i += n
+    read_end(w, x, x.end, 1)
+
+
 # scan reads of the folded blocks before each block, summed up
 cdef inline void sum_block_reads(const walk *w, maps *x) noexcept nogil:
     cdef size_t n = w.t.mmu.m.cont_ptes, b
@@ -180,6 +195,12 @@ cdef inline void cut_runs(maps *x, bint asked) noexcept nogil:
             x.runs[k] |= changes & x.present[k]
 
 
+# Do entries i and i - 1, pages in a row, map the same folio, if the metadata is the kernel's?
+cdef inline bint same_folio(const walk *w, size_t i) noexcept nogil:
+    cdef const uint8_t *page = w.t.mmu.pages + pte_pfn(w.t.leaf[i], w.t.mmu.m.page_shift) - w.t.mmu.pfn_base
+    return ((page[0] ^ page[-1]) & (PG_ORDER_MASK | PG_ANON)) == 0
+
+
 # Units that are started by themselves unfold the folded blocks that they cut. `rescans`:
 # the next unit asks the table again, and what is left of such a block is a batch of its
 # own, or goes on into entries that were not folded before:
@@ -200,7 +221,7 @@ cdef inline void cut_blocks(const walk *w, maps *x, bint rescans) noexcept nogil
             x.cut[i // 64] |= <uint64_t>1 << (i % 64)
             cut = i
             if rescans and i + n < w.end and not pte_valid_cont(w.t.leaf[i + n]) and continues(w, x, i + n, PTE_CONT):
-                if i + n == x.end:
+                if i + n == x.end or not same_folio(w, i + n):
                     cut_to(x, last_bit(x.batch, i))
                     return
                 join(x, i + n)
@@ -272,6 +293,8 @@ cdef inline void spread_block(uint64_t *map, size_t i, size_t n) noexcept nogil:
 cdef inline uint64_t whole_first_blocks(const walk *w, const maps *x, const uint64_t *starts) noexcept nogil:
     cdef size_t n = w.t.mmu.m.cont_ptes, k, i
     cdef uint64_t nr = 0, at
+    if x.one and starts == x.batch:
+        return not x.first & (n - 1) and x.first + n <= x.end
     for k in range(x.word, x.words_end):
         at = starts[k] & block_starts(w.t.mmu, x, k)
         if n <= 64:

@@ -23,10 +23,12 @@ from .bitmaps cimport all_bits, any_in_block, bit_at, every, fill_blocks, lanes,
 from .seam cimport walk
 from .words cimport (
     pb_bytes_vary, pb_ctz, pb_gather_bytes, pb_indices, pb_look, pb_look_closer, pb_map_breaks, pb_map_byte_breaks,
-    pb_map_bytes, pb_map_differs, pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_unpack,
+    pb_map_bytes, pb_map_differs, pb_map_off_row, pb_pack, pb_packed, pb_popcount, pb_seen, pb_top, pb_unpack,
 )
 
 cdef enum:
+    LARGE = 128                 # entries from which on a batch is worth to be done by itself (large.pxd)
+    LONG = 256                 # and those that are worth to end a stretch for it
     MAP_WORDS = 8192 // 64     # of the largest table, that of the 64K granule
     AF_BIT = 10
     RDONLY_BIT = 7
@@ -51,6 +53,8 @@ cdef struct maps:
     size_t words_end
     uint64_t blocks            # a bit for the first entry of each contpte block, if none is larger than a word
     pte_t flags                # of every present entry, A/D, WRITE, RDONLY and CONT aside
+    bint one                   # one batch is all of the stretch: its A/D are as its start gathers them (large.pxd)
+    bint alike                 # and its pages are exclusive all, or none
     bint folded                # some entry is valid and has CONT
     bint cutting               # starts unfold blocks, those of `cut`
     bint joining               # some of them go on into the next batch, those of `joined`
@@ -422,18 +426,56 @@ cdef inline bint torn_block(const walk *w, size_t i) noexcept nogil:
     return w.t.mmu.m.contpte and i < w.end and i & (w.t.mmu.m.cont_ptes - 1) and pte_valid_cont(w.t.leaf[i])
 
 
-# the regular stretch from w.idx on; False: there is none
-cdef inline bint maps_read(const walk *w, maps *x) noexcept nogil:
-    cdef size_t k, odd
+# entries from i on that the folio there may map, up to the end of the range; 0: fewer than LARGE
+cdef inline size_t folio_rest(const walk *w, size_t i, size_t *left) noexcept nogil:
+    cdef const mmu_t *mmu = w.t.mmu
+    cdef pte_t pte = w.t.leaf[i]
+    cdef uint64_t pfn = pte_pfn(pte, mmu.m.page_shift), at = pfn - mmu.pfn_base, size
+    if not pte_present(pte) or pte & PTE_SPECIAL or at >= mmu.nr_pages:
+        return 0
+    size = <uint64_t>1 << (mmu.pages[at] & PG_ORDER_MASK)
+    left[0] = size - (pfn & (size - 1))
+    if left[0] < LARGE or w.end - i < LARGE or at + left[0] > mmu.nr_pages:
+        return 0
+    return min(left[0], w.end - i)
+
+
+# The last batch that begins in word k, if it may be a large one: it is its folio's first, or what is mapped of the
+# folio begins with it or with the rest of a block before it. Else 0.
+cdef inline size_t large_begins(const walk *w, const maps *x, size_t k) noexcept nogil:
+    cdef const pte_t *p = w.t.leaf
+    cdef uint64_t page = <uint64_t>1 << w.t.mmu.m.page_shift, far = LONG - 1
+    cdef size_t i, left = 0, n = w.t.mmu.m.cont_ptes
+    if not x.batch[k] or not x.present[k] >> 63 or x.last[k] >> 63:
+        return 0
+    i = 64 * k + pb_top(x.batch[k])
+    if i <= x.first or folio_rest(w, i, &left) < LONG:
+        return 0
+    # what is left of a folio at its head is a power of two, and seldom elsewhere
+    if bit_at(x.present, i - 1) and left & (left - 1):
+        if i < x.first + n or not bit_at(x.cont, i) or bit_at(x.present, i - n):
+            return 0
+    # whether all between are such is asked there
+    return 0 if ((p[i] + far * page) ^ p[i + far]) & batch_bits() else i
+
+
+# The regular stretch from w.idx on; False: there is none. It ends before a large batch that `apart` asks to leave.
+cdef inline bint maps_read(const walk *w, maps *x, bint apart) noexcept nogil:
+    cdef size_t k, odd, large
     x.first, x.end = w.idx, w.end
     x.word = x.first // 64
     x.blocks = every(w.t.mmu.m.cont_ptes) if w.t.mmu.m.cont_ptes <= 64 else 0
     x.flags = 0
-    x.folded = x.cutting = x.joining = False
+    x.folded = x.cutting = x.joining = x.one = x.alike = False
     k = x.word
     while 64 * k < w.end:
         if not map_word(w, x, k, w.end):
             break
+        if apart:
+            large = large_begins(w, x, k)
+            if large:
+                x.end = large
+                break
         k += 1
     if x.end <= x.first:
         return False

@@ -17,7 +17,7 @@ from ..arm64.tlb cimport tlb_gather_mmu
 from ..base.counters cimport counters, nr_counters
 from ..base.log cimport LOG_PRESENT, pairs, pairs_add, pairs_clear, pairs_expand, pairs_free, pairs_run
 from ..base.page_flags cimport PG_ORDER_MASK
-from .maps cimport maps
+from .maps cimport LARGE, maps
 from .seam cimport strategy, walk
 
 ctypedef size_t (*replay_fn)(walk *w, memo *m) noexcept nogil
@@ -195,6 +195,11 @@ cdef inline bint small_differs(const walk *w, size_t idx, uint64_t pfn, size_t n
     return (idx & (nr - 1)) != 0 or ((idx + nr) & (w.t.mmu.m.cont_ptes - 1)) == 0
 
 
+# are the pages behind the folio at `pfn`, as many again, others than its own?
+cdef inline bint next_differs(const walk *w, const uint8_t *page, uint64_t pfn, size_t nr) noexcept nogil:
+    return page_of(w.t.mmu, pfn + 2 * nr - 1) != NULL and memcmp(page, page + nr, nr) != 0
+
+
 # Entries of the unit that begins at w.idx: a whole folio, all of it mapped in order
 # inside the range; 0: none, or not worth it.
 cdef inline size_t memo_unit(const walk *w, const memo *m) noexcept nogil:
@@ -215,6 +220,9 @@ cdef inline size_t memo_unit(const walk *w, const memo *m) noexcept nogil:
         return 0
     # small blocks have several fold gates in a lane
     if nr == 1 and n < 16:
+        return 0
+    # formulas are quick enough with a large folio, unless the next is another like it
+    if m.formula and nr >= LARGE and not m.eager and next_differs(w, page, pfn, nr):
         return 0
     # no early end: a loop that the compiler makes wide. NG, bit 11, tells PROT_NONE from none.
     for i in range(nr):

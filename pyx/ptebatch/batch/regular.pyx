@@ -10,35 +10,46 @@ from libc.stdint cimport uint64_t
 
 from .commits cimport commit_runs, fresh, fresh_of
 from .formula cimport (
-    cut_blocks, cut_runs, joints, read_all, read_ends, read_plain, read_rescans, spread_blocks, start_segments,
+    cut_blocks, cut_runs, joints, read_all, read_ends, read_one, read_plain, read_rescans, spread_blocks, start_segments,
     unread_joined,
 )
-from .maps cimport FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read
+from .large cimport large_batch
+from .maps cimport (
+    FORMULA_FOLIO, FORMULA_ITERATOR, FORMULA_LOOKAHEAD, FORMULA_NESTED, FORMULA_PER_PTE, maps, maps_read,
+)
 from .seam cimport walk
-from .segments cimport count, count_and, log_lengths, tally, tally_of
+from .segments cimport count, count_and, log_lengths, log_segments, tally, tally_of, tally_of_one
 
 # one start a batch, one commit a run
-cdef void whole_batches(walk *w, maps *x, bint lookup) noexcept nogil:
+cdef void whole_batches(walk *w, maps *x, bint lookup, const tally *known) noexcept nogil:
     cdef fresh f = fresh_of(w, x)
-    cdef tally batches = tally_of(w.t.mmu, x, x.batch), runs = batches
+    cdef tally batches, runs
+    cdef bint cut = f.exclusive and not x.alike
+    if known != NULL:
+        batches = known[0]
+    else:
+        batches = tally_of(w.t.mmu, x, x.batch)
+        read_all(w, x, batches.entries)
+        read_ends(w, x, x.batch)
+    runs = batches
     w.t.mmu.c.normal_page += batches.nr
     w.t.mmu.c.batch_scans += batches.nr - batches.small
-    read_all(w, x, batches.entries)
-    read_ends(w, x, x.batch)
     w.t.mmu.c.n_batches += batches.nr
-    log_lengths(x, x.batch, w.t.mmu.batches)
+    log_segments(x, x.batch, batches.nr, w.t.mmu.batches)
     start_segments(w, x, x.batch, &batches)
-    cut_runs(x, f.exclusive)
+    if cut or not x.one:
+        cut_runs(x, cut)
+    if cut:
+        runs = tally_of(w.t.mmu, x, x.runs)
     if f.asks:
         w.t.mmu.c.writable_checks += batches.nr
     if f.exclusive:
-        runs = tally_of(w.t.mmu, x, x.runs)
         # each run asks its first page, and the page that ends it
         w.t.mmu.c.pae_reads += runs.anon_entries + runs.anon - batches.anon
         if lookup:
             w.t.mmu.c.normal_page += runs.anon + batches.nr - batches.anon
     w.t.mmu.c.n_subs += runs.nr
-    log_lengths(x, x.runs, w.t.mmu.subs)
+    log_segments(x, x.runs, runs.nr, w.t.mmu.subs)
     commit_runs(w, x, x.batch, &runs, &f)
 
 
@@ -105,30 +116,59 @@ cdef void each_entry(walk *w, maps *x) noexcept nogil:
     commit_runs(w, x, x.runs, &runs, &f)
 
 
+# the batch of a large folio at w.idx, if there is one that needs no looking for
+cdef bint large(walk *w, maps *x, int formula) noexcept nogil:
+    cdef bint whole = formula == FORMULA_FOLIO or formula == FORMULA_NESTED, mixed = False
+    cdef tally one
+    if not large_batch(w, x, whole, &mixed):
+        return False
+    if whole:
+        one = tally_of_one(w.t.mmu, x)
+        read_one(w, x, mixed)
+        whole_batches(w, x, formula == FORMULA_NESTED, &one)
+    else:
+        by_maps(w, x, formula)
+    return True
+
+
+cdef void by_maps(walk *w, maps *x, int formula) noexcept nogil:
+    if formula == FORMULA_PER_PTE:
+        each_entry(w, x)
+    elif formula == FORMULA_LOOKAHEAD:
+        own_units(w, x, True)
+    elif formula == FORMULA_ITERATOR:
+        own_units(w, x, False)
+    else:
+        whole_batches(w, x, formula == FORMULA_NESTED, NULL)
+
+
 # The regular stretch at w.idx, if there is one; returns the entries dealt with.
-cdef size_t regular(walk *w, maps *x, int formula) noexcept nogil:
+cdef size_t stretch(walk *w, maps *x, int formula) noexcept nogil:
     cdef size_t nr
     cdef uint64_t entries = 0
-    if not maps_read(w, x):
-        return 0
-    if x.flags:
-        if formula == FORMULA_PER_PTE:
-            each_entry(w, x)
-        elif formula == FORMULA_LOOKAHEAD:
-            own_units(w, x, True)
-        elif formula == FORMULA_ITERATOR:
-            own_units(w, x, False)
-        else:
-            whole_batches(w, x, formula == FORMULA_NESTED)
-        if x.end <= x.first:
+    if not large(w, x, formula):
+        if not maps_read(w, x, formula == FORMULA_FOLIO or formula == FORMULA_NESTED):
             return 0
-        entries = count(x, x.present)
+        if x.flags:
+            by_maps(w, x, formula)
+    if x.end <= x.first:
+        return 0
     nr = x.end - x.first
+    if x.flags:
+        entries = nr if x.one else count(x, x.present)
     w.pages += entries
     # where nothing is present, that is read
     read_plain(w, nr - entries)
     w.idx = x.end
     return nr
+
+
+# What is regular from w.idx on; returns the entries dealt with.
+cdef size_t regular(walk *w, maps *x, int formula) noexcept nogil:
+    cdef size_t first = w.idx
+    while w.idx < w.end and stretch(w, x, formula):
+        pass
+    return w.idx - first
 
 
 def regular_capsule():

@@ -85,6 +85,18 @@ cdef inline tally tally_of(const mmu_t *mmu, const maps *x, const uint64_t *star
     return t
 
 
+# the same of a stretch that is one segment of several entries
+cdef inline tally tally_of_one(const mmu_t *mmu, const maps *x) noexcept nogil:
+    cdef tally t
+    cdef uint64_t nr = x.end - x.first
+    t.nr, t.alone, t.entries = 1, 0, nr
+    t.small = bit_at(x.single, x.first)
+    t.anon = bit_at(x.anon, x.first)
+    t.anon_entries = nr if t.anon else 0
+    t.cut_ends = not block_ends(mmu, x, (x.end - 1) // 64) >> (x.end - 1) % 64 & 1
+    return t
+
+
 # the first entry from i on at which no segment goes on
 cdef inline size_t next_stop(const maps *x, const uint64_t *starts, size_t i) noexcept nogil:
     cdef size_t k = i // 64
@@ -150,6 +162,15 @@ cdef inline void log_lengths(const maps *x, const uint64_t *starts, pairs *to) n
         pairs_add(to, 0, <uint64_t>LOG_TAIL)
     if begun != <size_t>-1:
         pairs_run(to, 1, x.end - begun)
+
+
+# the same of `nr` segments: one that is all of the stretch need not be looked for
+cdef inline void log_segments(const maps *x, const uint64_t *starts, uint64_t nr, pairs *to) noexcept nogil:
+    if nr == 1 and x.one:
+        if to != NULL:
+            pairs_run(to, 1, x.end - x.first)
+    else:
+        log_lengths(x, starts, to)
 
 
 # a bit for entries whose segment is they alone

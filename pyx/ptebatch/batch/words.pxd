@@ -162,6 +162,16 @@ cdef extern from *:
         }
     }
 
+    /* nr words get `flags`, and keep their bits of `keep` */
+    static void pb_refresh(uint64_t *p, size_t nr, uint64_t keep, uint64_t flags) {
+        size_t k = 0;
+        for (; k + 16 <= nr; k += 16)
+            for (size_t j = k; j < k + 16; j += PB_W)
+                PB_AT(p, j) = (PB_AT(p, j) & keep) | flags;
+        for (; k < nr; k++)
+            p[k] = (p[k] & keep) | flags;
+    }
+
     /* How far behind `base` the pages of 64 words lie; 0: not all below `limit`, which is below 2^63. */
     PB_INLINE int pb_indices(uint64_t *to, const uint64_t *p, unsigned shift, uint64_t mask, uint64_t base, uint64_t limit) {
         pb_vec outside = pb_all(0);
@@ -222,6 +232,97 @@ cdef extern from *:
         return (uint8_t)(differ | differ >> 8);
     }
 
+    /* a bit for each of 64 bytes that has its top bit */
+    PB_INLINE uint64_t pb_map_tops(const uint8_t *p) {
+    #if defined(__SSE2__)
+        typedef char bytes __attribute__((vector_size(16), aligned(1), may_alias));
+        uint64_t map = 0;
+        for (size_t k = 0; k < 64; k += 16)
+            map |= (uint64_t)(uint32_t)__builtin_ia32_pmovmskb128(*(const bytes *)(p + k)) << k;
+        return map;
+    #else
+        return pb_map_bytes(p, 7);
+    #endif
+    }
+
+    /* are all of nr bytes, at least one, as the first under `mask`? */
+    static int pb_bytes_like(const uint8_t *p, size_t nr, uint8_t mask) {
+        const uint64_t every = 0x0101010101010101ULL, first = every * p[0];
+        uint64_t differ = 0, eight;
+        pb_vec many, all = pb_all(0);
+        size_t k = 0;
+        for (; k + sizeof(pb_vec) <= nr; k += sizeof(pb_vec)) {
+            memcpy(&many, p + k, sizeof(many));
+            all |= many ^ first;
+        }
+        for (int lane = 0; lane < PB_W; lane++)
+            differ |= all[lane];
+        for (; k + 8 <= nr; k += 8) {
+            memcpy(&eight, p + k, 8);
+            differ |= eight ^ first;
+        }
+        for (; k < nr; k++)
+            differ |= p[k] ^ p[0];
+        return !(differ & every * mask);
+    }
+
+    typedef struct {
+        size_t nr;       /* words from the first on that are it and the steps to them, but for bits of `loose` */
+        uint64_t any;    /* bits that some of them has */
+        uint64_t all;    /* bits that each of them has */
+        uint64_t twice;  /* bits that some of them has together with the one 48 above */
+    } pb_row;
+
+    static void pb_row_add(pb_row *row, uint64_t word) {
+        row->any |= word;
+        row->all &= word;
+        row->twice |= word >> 48 & word;
+        row->nr++;
+    }
+
+    /* How far do nr words go on like the first one? None, if not sixty-four. */
+    static pb_row pb_row_of(const uint64_t *p, size_t nr, uint64_t step, uint64_t loose) {
+        pb_row row = {0, p[0], p[0], p[0] >> 48 & p[0]};
+        while (row.nr + 64 <= nr) {
+            const uint64_t *at = p + row.nr;
+            const uint64_t want = p[0] + row.nr * step;
+            pb_vec ramp = pb_ramp(want, step), differ = pb_all(0), any = differ, all = pb_all(~0ULL), twice = differ;
+            uint64_t bits = 0;
+    #pragma GCC unroll 16
+            for (size_t k = 0; k < 64; k += PB_W) {
+                differ |= PB_AT(at, k) ^ ramp;
+                ramp += PB_W * step;
+            }
+            for (int lane = 0; lane < PB_W; lane++)
+                bits |= differ[lane];
+            if (bits & ~loose)
+                break;
+            if (bits) {
+    #pragma GCC unroll 4
+                for (size_t k = 0; k < 64; k += PB_W) {
+                    const pb_vec v = PB_AT(at, k);
+                    any |= v;
+                    all &= v;
+                    twice |= v >> 48 & v;
+                }
+                for (int lane = 0; lane < PB_W; lane++) {
+                    row.any |= any[lane];
+                    row.all &= all[lane];
+                    row.twice |= twice[lane];
+                }
+            } else {
+                row.any |= want;
+                row.all &= want;
+                row.twice |= want >> 48 & want;
+            }
+            row.nr += 64;
+        }
+        /* fewer than that are nobody's concern */
+        while (row.nr && row.nr < nr && !((p[row.nr] ^ (p[0] + row.nr * step)) & ~loose))
+            pb_row_add(&row, p[row.nr]);
+        return row;
+    }
+
     PB_INLINE int pb_popcount(uint64_t map) { return __builtin_popcountll(map); }
     PB_INLINE unsigned pb_ctz(uint64_t map) { return map ? (unsigned)__builtin_ctzll(map) : 64; }
     PB_INLINE unsigned pb_top(uint64_t map) { return 63 - (unsigned)__builtin_clzll(map); }
@@ -251,6 +352,12 @@ cdef extern from *:
         uint64_t all
         uint64_t breaks
 
+    ctypedef struct pb_row:
+        size_t nr
+        uint64_t any
+        uint64_t all
+        uint64_t twice
+
     ctypedef struct pb_change:
         uint64_t map
         uint64_t flags
@@ -262,6 +369,7 @@ cdef extern from *:
     pb_seen pb_look(const uint64_t *p, uint64_t step) noexcept nogil
     pb_seen pb_look_closer(const uint64_t *p, uint64_t step) noexcept nogil
     void pb_rewrite(uint64_t *p, uint64_t keep, uint64_t flags, const pb_change *c, int n, uint64_t some) noexcept nogil
+    void pb_refresh(uint64_t *p, size_t nr, uint64_t keep, uint64_t flags) noexcept nogil
     uint64_t pb_map_off_row(const uint64_t *p, uint64_t first, uint64_t step, uint64_t mask) noexcept nogil
     bint pb_indices(
         uint64_t *to, const uint64_t *p, unsigned int shift, uint64_t mask, uint64_t base, uint64_t limit) noexcept nogil
@@ -269,6 +377,9 @@ cdef extern from *:
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
     uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil
     uint8_t pb_bytes_vary(const uint8_t *p) noexcept nogil
+    uint64_t pb_map_tops(const uint8_t *p) noexcept nogil
+    bint pb_bytes_like(const uint8_t *p, size_t nr, uint8_t mask) noexcept nogil
+    pb_row pb_row_of(const uint64_t *p, size_t nr, uint64_t step, uint64_t loose) noexcept nogil
     int pb_popcount(uint64_t map) noexcept nogil
     unsigned int pb_ctz(uint64_t map) noexcept nogil
     unsigned int pb_top(uint64_t map) noexcept nogil
