@@ -293,3 +293,38 @@ def test_an_unfolded_block_goes_on_into_pages_of_the_same_folio_only(other):
         pages[64:128] ^= np.uint8(other)
         done.append((mm.mprotect(BASE, 128 << 12, 3, strategy="lookahead").counters, ptes.tolist()))
     assert done[0] == done[1]
+
+
+RANGES = ((0, 1024), (5, 512), (5, 300), (0, 300), (16, 320), (3, 1021), (500, 1000))
+#: what tells entries of the large folios apart
+APART = {
+    "nothing": lambda ptes, pages: None,
+    "A/D": lambda ptes, pages: ptes.__iand__(~np.where(np.arange(ptes.size) % 3 == 0, AF, np.uint64(0))),
+    "dirty of the last": lambda ptes, pages: ptes.__setitem__(slice(-1), (ptes[:-1] & ~DIRTY) | RDONLY),
+    "exclusivity": lambda ptes, pages: pages[::70].__iand__(np.uint8(0x7F)),
+    "WRITE of two": lambda ptes, pages: ptes.__setitem__([10, 258], (ptes[[10, 258]] & ~WRITE) | RDONLY),
+}
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("what", APART)
+@pytest.mark.parametrize("kernel", ["6.12", "7.3", "7.3,contpte=0"])
+def test_any_part_of_large_folios(kernel, what, fold):
+    """The batch of a large folio is done by itself, wherever a range cuts it."""
+    by_maps = 0
+    for low, high in RANGES:
+        for strategy in FORMULAS:
+            done = []
+            for memo in (True, False):
+                mm = MM(Machine.parse(kernel), nr_pages=1 << 12, memo=memo)
+                mm.mmap(BASE, 1024 << 12, 3)
+                first = mm.map_folios(BASE, 1024, 9, fold=fold)
+                ptes = mm.ptes(BASE, 1024)
+                APART[what](ptes, mm.pages[first - mm.pfn_base :][:1024])
+                for prot in (1, 3):
+                    r = mm.mprotect(BASE + (low << 12), (high - low) << 12, prot, strategy=strategy)
+                    done.append((r.pages, r.counters, r.batches, r.subs, r.flushes, r.gathers, ptes.tolist()))
+                    by_maps += mm.replayed["maps"]
+            for one, two in zip(done[:2], done[2:], strict=True):
+                assert one == two, (low, high, strategy)
+    assert by_maps > 20_000
