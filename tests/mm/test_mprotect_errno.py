@@ -283,8 +283,16 @@ def test_a_boundary_moves_without_a_split():
 
 @pytest.mark.parametrize(
     ("other", "merges"),
-    [({}, 1), ({"file": 3}, 0), ({"pgoff": 99}, 0), ({"shared": True}, 0), ({"vm_flags": VM_SEALED}, 0), ({"may": RW}, 0)],
-    ids=["alike", "file", "offset", "shared", "sealed", "may"],
+    [
+        ({}, 1),
+        ({"file": 3}, 0),
+        ({"pgoff": 99}, 0),
+        ({"shared": True}, 0),
+        ({"vm_flags": VM_SEALED}, 0),
+        ({"may": RW}, 0),
+        ({"name": 1}, 0),
+    ],
+    ids=["alike", "file", "offset", "shared", "sealed", "may", "name"],
 )
 def test_only_alike_neighbours_merge(other, merges):
     mm = MM(nr_pages=64)

@@ -111,6 +111,20 @@ def test_neighbours_that_may_share_an_anon_vma_merge_at_one_end_only():
     assert not unknown_of(unalike)
 
 
+@pytest.mark.parametrize(
+    ("names", "merges"),
+    [(("[anon:Go: heap]", "[anon:Go: heap]"), [0, 1]), (("[anon:Go: heap]", ""), [0, 0]), (("[anon:a]", "[anon:b]"), [0, 0]),
+     (("[heap]", ""), [0, 1]), (("", ""), [0, 1])],
+)  # fmt: skip
+def test_names_of_anonymous_memory_keep_mappings_apart(names, merges):
+    """A Go runtime names its heap: what a neighbour with another name is, it does not merge with."""
+    s = snap([(VPN, OWN | 1, ANON | PAE), (VPN + 4, OWN | 2, ANON | PAE)],
+             [vma(pages=4, flags=R | bits.VM_ACCOUNT), vma(BASE + 4 * 4096, pages=4, flags=RW | bits.VM_ACCOUNT)],
+             names=names)  # fmt: skip
+    assert unknown_of(s).neighbours == merges[1]
+    assert [build(s, Machine(), "kpageflags", end).mprotect(BASE, 4 * 4096, 3)["vma_merges"] for end in ENDS] == merges
+
+
 def test_mte_was_allowed_where_it_is_on():
     """Every call on such memory was EINVAL: the flag that allows it has no letters in smaps."""
     maps = parse_maps("ffff80000000-ffff80010000 rw-p 00000000 00:00 0 \n")

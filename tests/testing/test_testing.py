@@ -131,7 +131,7 @@ def test_a_sound_step_passes() -> None:
 
 
 PLANTED = {
-    first_page_only: ("EXCLUSIVE", "I-6"),
+    first_page_only: ("EXCLUSIVE", "I-6", "UPGRADED", "expected RW"),  # WRITE for pages that are not exclusive, or none
     ignores_write: ("breaks law", "I-2", "I-3"),
     forgets_dirty: ("AD_KEPT", "SHARED_WRITE"),
     forgets_exec: ("PRESERVED", "EXCLUSIVE", "SHARED_WRITE"),

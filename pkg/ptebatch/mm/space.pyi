@@ -17,6 +17,7 @@ class Vma(NamedTuple):
     file: int
     anon_vma: int
     writenotify: bool
+    name: int
 
 class Space(Exclusive):
     def __init__(
@@ -47,6 +48,7 @@ class Space(Exclusive):
         writenotify: bool = False,
         account: bool | None = None,
         anon_vma: int = 0,
+        name: int = 0,
     ) -> None: ...
     def vmas(self) -> list[Vma]: ...
     def set_limits(

@@ -138,6 +138,7 @@ class RefMM(Pages):
         may: int = 7,
         writenotify: bool = False,
         anon_vma: int = 0,
+        name: int = 0,
     ) -> None:
         """Add a VMA; see ``ptebatch.MM.mmap``."""
         self._aligned(start, length)
@@ -151,13 +152,13 @@ class RefMM(Pages):
             flags |= b.VM_ACCOUNT
         if pgoff is None:
             pgoff = start >> self.machine.page_shift
-        vma = RefVma(start, start + length, flags, 0, pgoff, file, anon_vma, writenotify)
+        vma = RefVma(start, start + length, flags, 0, pgoff, file, anon_vma, writenotify, name)
         self.add_vma(vma)
 
     def add_vma(self, vma: RefVma) -> None:
         """Add a VMA as it is; its page protection follows from its flags."""
         prot = page_prot_of(self.machine, vma, vma.flags)
-        self.vma_list.insert(RefVma(vma.start, vma.end, vma.flags, prot, vma.pgoff, vma.file, vma.anon_vma, vma.writenotify))
+        self.vma_list.insert(replace(vma, page_prot=prot))
 
     # Calls
 

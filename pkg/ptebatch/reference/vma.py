@@ -32,6 +32,7 @@ class RefVma:
     file: int = 0
     anon_vma: int = 0
     writenotify: bool = False
+    name: int = 0
 
     @property
     def anonymous(self) -> bool:
@@ -119,6 +120,8 @@ class VmaList:
         if left.end != right.start or (left.flags ^ right.flags) & ~self.ignored:
             return False
         if left.flags & _SPECIAL or left.file != right.file or left.writenotify != right.writenotify:
+            return False
+        if left.name != right.name:
             return False
         if left.pgoff + self._pages(left) != right.pgoff:
             return False

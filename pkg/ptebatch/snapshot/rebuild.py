@@ -144,6 +144,8 @@ def assumed(s: Snapshot, machine: Machine, exclusive: ExclusiveSpec = "kpageflag
             said[1] = "every anonymous page is taken to be PageAnonExclusive; --exclusive takes others"
     if machine.contpte:
         said.append(f"every aligned block of {machine.cont_ptes} entries of one folio with equal bits is folded")
+    if s.vmas.size > 1:
+        said.append("all mappings have one memory policy; another keeps neighbours apart that would merge")
     locked = (s.vmas["flags"] & np.uint64(bits.VM_LOCKED)) != 0
     counts = {
         "pages under huge entries of the host are mapped by PTEs": int(np.count_nonzero(s.huge)),
@@ -230,6 +232,7 @@ def _add_vmas(mm: MM, s: Snapshot, end: str, faulted: NDArray[np.intp]) -> U64:
     mm.set_limits(map_count=max(65530, s.vmas.size + 64))
     access = bits.VM_READ | bits.VM_WRITE | bits.VM_EXEC
     other = access << 4 | access | bits.VM_SHARED
+    called = s.called
     for i in np.flatnonzero(s.vmas["skip"] == 0).tolist():
         v = s.vmas[i]
         flags = int(v["flags"])
@@ -237,6 +240,7 @@ def _add_vmas(mm: MM, s: Snapshot, end: str, faulted: NDArray[np.intp]) -> U64:
             int(v["start"]), int(v["end"] - v["start"]), flags & access, shared=bool(flags & bits.VM_SHARED),
             file=int(v["file"]), pgoff=int(v["pgoff"]), vm_flags=flags & ~other, may=flags >> 4 & access,
             writenotify=bool(notify[i]), account=bool(flags & bits.VM_ACCOUNT), anon_vma=int(own[i]),
+            name=int(called[i]),
         )  # fmt: skip
     prot = np.zeros(s.vmas.size, np.uint64)
     prot[s.vmas["skip"] == 0] = [v.page_prot for v in mm.vmas()]

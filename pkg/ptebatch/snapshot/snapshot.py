@@ -193,6 +193,13 @@ class Snapshot:
         first = self.vmas["start"] >> np.uint64(self.page_shift)
         return np.searchsorted(first, self.vpn, side="right") - 1
 
+    @property
+    def called(self) -> NDArray[np.int64]:
+        """Of each mapping, a number for the name that prctl(PR_SET_VMA_ANON_NAME) gave it, 0 for none; shape (v,)."""
+        ids: dict[str, int] = {}
+        given = [name if name.startswith(("[anon:", "[anon_shmem:")) else "" for name in self.names]
+        return np.array([ids.setdefault(name, len(ids) + 1) if name else 0 for name in given], np.int64)
+
     def writable_ranges(self) -> list[Range]:
         """Return the mappings that are writable now and not left out, ascending."""
         pages = np.bincount(self.vma_of[self.present], minlength=self.vmas.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def unknown_of(s: Snapshot, exclusive: ExclusiveSpec = "kpageflags") -> Unknown:
         each(exclusive_unknown(s, kinds, exclusive)),
         each(written_unknown(s, kinds)),
         int(np.count_nonzero(owners)),
-        _neighbours(s.vmas, anon),
+        _neighbours(s, anon),
     )
 
 
@@ -94,7 +94,8 @@ def ranges_of(s: Snapshot, unknown: Unknown) -> list[Range]:
     ]
 
 
-def _neighbours(vmas: NDArray[Any], anon: NDArray[np.bool_]) -> int:
-    one, two = vmas[:-1], vmas[1:]
+def _neighbours(s: Snapshot, anon: NDArray[np.bool_]) -> int:
+    one, two, called = s.vmas[:-1], s.vmas[1:], s.called
     alike = (one["end"] == two["start"]) & ((one["flags"] ^ two["flags"]) & ~_IGNORED == 0) & (one["file"] == two["file"])
+    alike &= called[:-1] == called[1:]
     return int(np.count_nonzero(alike & anon[:-1] & anon[1:] & (one["skip"] == 0) & (two["skip"] == 0)))

@@ -69,6 +69,8 @@ class Ground(RuleBasedStateMachine):
         how: dict[str, Any] = {"vm_flags": data.draw(st.sampled_from([0, 0, 0, b.VM_UFFD_WP]), "vm_flags")}
         if kind != "anon":
             how |= {"file": data.draw(st.integers(1, 2)), "shared": kind != "file", "writenotify": kind == "notify"}
+        else:
+            how["name"] = int(nr % 4 == 3)
         self.space.core.mmap(start, nr * self.page, data.draw(st.sampled_from([3, 3, 1, 1, 0, 5, 7]), "prot"), **how)
         self.space.adopt()
 

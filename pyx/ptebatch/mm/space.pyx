@@ -48,6 +48,7 @@ class Vma(NamedTuple):
     file: int
     anon_vma: int
     writenotify: bool
+    name: int
 
 
 cpdef object protection(object prot):
@@ -222,7 +223,7 @@ cdef class Space(Exclusive):
         return self.page_range(start, number("nr", nr, <uint64_t>1 << 40) << self.mm.mmu.m.page_shift, end)
 
     def mmap(self, start, length, prot, *, shared=False, file=0, pgoff=None, vm_flags=0, may=7, writenotify=False,
-             account=None, anon_vma=0):
+             account=None, anon_vma=0, name=0):
         """Add a VMA as it is given, unmerged; nothing is mapped in it yet.
 
         Parameters
@@ -247,8 +248,9 @@ cdef class Space(Exclusive):
             VM_ACCOUNT; default: as accountable_mapping() has it, for private memory
             that may be written and is not VM_NORESERVE.
         anon_vma : int
-            Identity of the anon_vma, which decides what may merge (spec 6.4); 0: nothing
-            anonymous was ever faulted in.
+            Identity of the anon_vma, which decides what may merge (spec 6.4); 0: nothing was ever faulted in.
+        name : int
+            Identity of its PR_SET_VMA_ANON_NAME, 0: none; others do not merge (anon_vma_name_eq(), include/linux/mm_inline.h).
 
         Raises
         ------
@@ -263,12 +265,12 @@ cdef class Space(Exclusive):
             raise LayoutError(f"vm_flags={more:#x} holds access or sharing flags; give those with prot, may and shared")
         if own & ~allowed:
             raise LayoutError(f"prot={own:#x} has accesses that may={allowed:#x} forbids; give a may that includes prot")
-        v.start = first
-        v.end = end
+        v.start, v.end = first, end
         v.flags = own | allowed << 4 | more | (VM_SHARED | 0x80 if truth("shared", shared) else 0)
         v.file = number("file", file, 0xffffffff)
         v.pgoff = first >> self.mm.mmu.m.page_shift if pgoff is None else number("pgoff", pgoff, <uint64_t>1 << 52)
         v.anon_vma = number("anon_vma", anon_vma, 0xffffffff)
+        v.name = number("name", name, 0xffffffff)
         v.writenotify = truth("writenotify", writenotify)
         if accountable_mapping(v.flags) if account is None else truth("account", account):
             v.flags |= VM_ACCOUNT
@@ -287,7 +289,7 @@ cdef class Space(Exclusive):
         with Held(self):
             for i in range(self.mm.vs.nr):
                 v = vma_at(&self.mm.vs, i)
-                out.append(Vma(v.start, v.end, v.flags, v.page_prot, v.pgoff, v.file, v.anon_vma, bool(v.writenotify)))
+                out.append(Vma(v.start, v.end, v.flags, v.page_prot, v.pgoff, v.file, v.anon_vma, bool(v.writenotify), v.name))
         return out
 
     cdef vma *vma_of(self, uint64_t start, uint64_t end) except NULL:

@@ -23,6 +23,7 @@ cdef struct vma:
     uint32_t file              # 0: anonymous
     uint32_t anon_vma          # 0: nothing was ever faulted in
     uint32_t mapping           # which mmap() made it: each shared anonymous one is a file of its own
+    uint32_t name              # of anonymous memory, as prctl(PR_SET_VMA_ANON_NAME) gives it; 0: none
     bint writenotify           # the owner has a page_mkwrite hook (or does writeback)
 
 cdef struct vmas:
@@ -223,7 +224,7 @@ cdef inline bint anon_vma_mergeable(const vma *a, const vma *b) noexcept nogil:
 cdef inline bint can_vma_merge(const vma *a, const vma *b, const machine *m) noexcept nogil:
     return (a.end == b.start and ((a.flags ^ b.flags) & ~ignored_flags(m)) == 0 and a.file == b.file
             and a.pgoff + ((a.end - a.start) >> m.page_shift) == b.pgoff and a.writenotify == b.writenotify
-            and (not a.flags & VM_SHARED or a.file or a.mapping == b.mapping)
+            and (not a.flags & VM_SHARED or a.file or a.mapping == b.mapping) and a.name == b.name
             and anon_vma_mergeable(a, b))
 
 
