@@ -357,15 +357,14 @@ class AlwaysYoung(Folio):
         return w.newpte(old) | b.PTE_AF
 
 
-class TwoStarts(Folio):
-    """Starts the two halves of a batch apart, and makes both young if one was."""
+class TwoUnits(Folio):
+    """Deals with the two halves of a batch one after the other, and makes the second young if the first was."""
 
     def __call__(self, w):
-        nr = self.batch(w)
-        parts = [(0, nr // 2), (nr // 2, nr - nr // 2)] if nr > 1 else [(0, 1)]
-        olds = [w.start(at, length) for at, length in parts]
-        young = b.PTE_AF * any(old & b.PTE_AF for old in olds)
-        for (first, n), old in zip(parts, olds, strict=True):
+        nr, young = self.batch(w), 0
+        for first, n in [(0, nr // 2), (nr // 2, nr - nr // 2)] if nr > 1 else [(0, 1)]:
+            old = w.start(first, n)
+            young |= old & b.PTE_AF
             new = w.newpte(old) | young
             for at, length, write in self.pieces(w, nr, new):
                 low, high = max(at, first), min(at + length, first + n)
@@ -492,7 +491,7 @@ FAULTS: dict[type[Folio], str] = {
     GrantsUnasked: "WRITE_KEPT",
     SharedClean: "SHARED_WRITE", SharedFirstDirty: "SHARED_WRITE", SharedLong: "SHARED_WRITE",
     LosesDirty: "AD_KEPT HARDWARE", LosesYoung: "AD_KEPT HARDWARE", LosesHardwareDirty: "AD_KEPT HARDWARE",
-    LosesDirtyOfOthers: "AD_KEPT SHARED_WRITE", SpreadsDirty: "AD_SPREAD", AlwaysYoung: "AD_SPREAD", TwoStarts: "AD_SPREAD",
+    LosesDirtyOfOthers: "AD_KEPT SHARED_WRITE", SpreadsDirty: "AD_SPREAD", AlwaysYoung: "AD_SPREAD", TwoUnits: "AD_SPREAD",
     ReadsFirst: "HARDWARE", ReadsFirstSingle: "HARDWARE", ReadsFirstBatches: "HARDWARE", WriteByHand: "DIRTY_STATE",
     NoFlush: "FLUSH", NoFlushOfUpgrades: "FLUSH", FlushOneShort: "FLUSH", NoFlushOfExec: "FLUSH", NoFlushOfBlocks: "FLUSH",
     KeepsExec: "PRESERVED", KeepsBti: "PRESERVED", LosesUffd: "PRESERVED", NoProtNone: "PRESERVED",

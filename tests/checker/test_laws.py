@@ -107,11 +107,13 @@ def event(name: str, nth: int, addr: int = 0, value: int = 0) -> Tamper:
 
 
 def apart(run: Run) -> list[tuple[int, int, int]]:
-    """The same, as if each entry were started and committed by itself."""
+    """The same, as if each entry were started and committed by itself, one after the other."""
     found = []
     for kind, addr, nr in run.events:
-        one_by_one = KINDS[kind] in ("START", "COMMIT")
-        found += [(kind, addr + (k << 12), 1) for k in range(nr)] if one_by_one else [(kind, addr, nr)]
+        if KINDS[kind] == "START":
+            found += [(KIND[what], addr + (k << 12), 1) for k in range(nr) for what in ("START", "COMMIT")]
+        elif KINDS[kind] != "COMMIT":
+            found.append((kind, addr, nr))
     return found
 
 

@@ -204,33 +204,38 @@ cdef inline bint may_ask(const world *x, const facts *f, uint64_t pfn) noexcept 
     return False
 
 
-# ---- A/D: what is started, committed or converted together may share them (spec 7.10) ----
+# ---- A/D: a step may give what it holds, started and not committed yet, to all that it holds (spec 7.10) ----
 
 cdef struct flow:
     uint8_t[MAX_PTES] may
-    uint32_t[MAX_PTES] low     # the unit in which an entry is started now; empty: none
-    uint32_t[MAX_PTES] high
+    uint8_t[MAX_PTES] held
+    uint32_t nr                # that are held
+    uint8_t every              # what they have, together
 
 
-cdef inline void share(flow *a, uint32_t first, uint32_t last) noexcept nogil:
-    cdef uint32_t k
-    cdef uint8_t every = 0
-    for k in range(first, last):
-        every |= a.may[k]
-    for k in range(first, last):
-        a.may[k] = every
-
-
-# An event of entries [i, last). A block that start() unfolds passes its A/D on to all that is started with it.
+# an event of entries [i, last)
 cdef inline void pass_on(flow *a, uint8_t kind, uint32_t i, uint32_t last) noexcept nogil:
     cdef uint32_t k
-    share(a, i, last)
+    cdef uint8_t seen = 0
+    cdef bint open = kind == EV_START
     for k in range(i, last):
-        if kind == EV_START or kind == EV_COMMIT:
-            a.low[k] = i
-            a.high[k] = last if kind == EV_START else i
-        elif a.low[k] < a.high[k]:
-            share(a, a.low[k], a.high[k])
+        seen |= a.may[k]
+        open = open or a.held[k]
+    # a block that start() unfolds: its A/D go on to all that is started
+    if open:
+        a.every |= seen
+    for k in range(i, last):
+        if kind == EV_START:
+            a.nr += not a.held[k]
+            a.held[k] = 1
+        elif kind == EV_COMMIT:
+            a.may[k] = a.every
+            a.nr -= a.held[k]
+            a.held[k] = 0
+        else:
+            a.may[k] = seen
+    if a.nr == 0:
+        a.every = 0
 
 
 cdef inline int judge_spread(
@@ -259,13 +264,14 @@ cdef inline verdict judge_units(const world *x, const facts *f, const outcome *o
     cdef uint32_t i
     cdef const event *at
     cdef flow a
+    a.nr = a.every = 0
     v.law = OK
     v.saw = v.missed = 0
     for i in range(f.nr):
         t.memory[i] = x.ptes[i]
         state[i] = 0
         a.may[i] = f.may[i]
-        a.low[i] = a.high[i] = 0
+        a.held[i] = 0
     for e in range(tr.nr):
         at = &tr.at[e]
         i = <uint32_t>(at.addr >> f.shift)

@@ -7,6 +7,8 @@ reference; nothing compiled. Rules: spec 6.6, 6.7, 7.9, 7.10.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
@@ -277,7 +279,7 @@ class Run:
         return not (p.pte_pgprot(shift, one) ^ p.pte_pgprot(shift, other)) & ~AD_BITS
 
     def spread(self, i: int) -> int:
-        """A/D that may have come to entry i: of a traced run from what it was started, committed or converted with."""
+        """A/D that may have come to entry i: of a traced run from what was started at a time, or converted with it."""
         if not self.spreads:
             self.spreads = [self.reaches(k) for k in range(len(self.before))]
             if self.events:
@@ -291,21 +293,27 @@ class Run:
         return self.reached[i]
 
     def _passed_on(self) -> list[int]:
-        """What the events of the call pass on to each entry."""
+        """What the events of the call pass on to each entry: a step may give what it holds to all that it holds."""
         got = [self.may(i) for i in range(len(self.before))]
-        unit: list[range | None] = [None] * len(got)
+        held: set[int] = set()
+        every = 0
         for kind, addr, value in self.events:
             name, i = KINDS[kind], addr >> self.machine.page_shift
             part = range(i, i + value)
             if name not in ("START", "COMMIT", "FOLD", "UNFOLD") or part.stop > len(got):
                 continue
-            _share(got, part)
-            if name in ("START", "COMMIT"):
-                unit[i : part.stop] = [part if name == "START" else None] * value
-                continue
-            # a block that start() unfolds: its A/D go on to all that is started with it
-            for started in set(filter(None, unit[i : part.stop])):
-                _share(got, started)
+            seen = reduce(or_, got[i : part.stop], 0)
+            if name == "START":
+                held.update(part)
+                every |= seen
+            elif name == "COMMIT":
+                got[i : part.stop] = [every] * value
+                held.difference_update(part)
+                every = every if held else 0
+            else:
+                got[i : part.stop] = [seen] * value
+                # a block that start() unfolds: its A/D go on to all that is started
+                every |= 0 if held.isdisjoint(part) else seen
         return got
 
     def _reached(self) -> list[int]:
@@ -320,14 +328,6 @@ class Run:
             if self.linked(i):
                 above[i] |= above[i + 1]
         return [one | other for one, other in zip(below, above, strict=True)]
-
-
-def _share(got: list[int], part: range) -> None:
-    """What one of these entries has, all have."""
-    every = 0
-    for k in part:
-        every |= got[k]
-    got[part.start : part.stop] = [every] * len(part)
 
 
 _HOW = "dirty,young,exec,special,uffd,exclusive,pfn"

@@ -197,7 +197,7 @@ def ad_kept(run: Run) -> Breach | None:
 
 
 def ad_spread(run: Run) -> Breach | None:
-    """AF and dirtiness come from the entry, or from what is started, committed or converted with it (spec 7.10)."""
+    """AF and dirtiness come from the entry, from what is started while it is, or from its contpte block (spec 7.10)."""
     for i in _touched(run):
         new = run.after[i]
         # what pte_mkwrite() made dirty, a block that folds passes on to its entries beside the range
