@@ -328,3 +328,16 @@ def test_any_part_of_large_folios(kernel, what, fold):
             for one, two in zip(done[:2], done[2:], strict=True):
                 assert one == two, (low, high, strategy)
     assert by_maps > 20_000
+
+
+@pytest.mark.parametrize(("granule", "order"), [("64K", 13), ("64K", 9), ("16K", 11), ("4K", 9)])
+def test_tables_of_any_granule_are_done_at_once(granule, order):
+    """One PMD's worth of a folio, and several: nothing of it is done step by step."""
+    machine = Machine("7.3", granule=granule)
+    for pages in (machine.ptrs_per_pte, 4 * machine.ptrs_per_pte):
+        mm = MM(machine, nr_pages=1 << 16)
+        mm.mmap(BASE, pages << machine.page_shift, 3)
+        mm.map_folios(BASE, pages, order)
+        for prot in (1, 3):
+            mm.mprotect(BASE, pages << machine.page_shift, prot)
+            assert sum(mm.replayed.values()) == pages
