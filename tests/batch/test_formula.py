@@ -264,17 +264,23 @@ def test_a_folded_block_that_is_not_whole(granule, strategy, what):
     assert done[0] == done[1]
 
 
+def of_512(pages, *, memo, machine="7.3", **how):
+    """Folios of 512 pages, as far as so many: the address space, their metadata, the entries."""
+    mm = MM(machine, nr_pages=1 << 12, memo=memo)
+    mm.mmap(BASE, pages << 12, 3)
+    first = mm.map_folios(BASE, pages, 9, **how)
+    return mm, mm.pages[first - mm.pfn_base :][:pages], mm.ptes(BASE, pages)
+
+
 @pytest.mark.parametrize("other", [1, 8, 16])
 def test_a_word_of_pages_with_metadata_of_another_folio(other):
     """Sixty-four pages in the middle of a folio that say another order, or no anonymous one: no stretch goes on with them."""
     done = []
     for memo in (True, False):
-        mm = MM("7.3", nr_pages=1 << 12, memo=memo)
-        mm.mmap(BASE, 448 << 12, 3)
-        first = mm.map_folios(BASE, 448, 9, skip=64, fold=False)
-        mm.pages[first - mm.pfn_base + 64 :][:64] ^= np.uint8(other)
+        mm, pages, ptes = of_512(448, memo=memo, skip=64, fold=False)
+        pages[64:128] ^= np.uint8(other)
         results = [mm.mprotect(BASE, 448 << 12, prot).counters for prot in (1, 3)]
-        done.append((results, mm.ptes(BASE, 448).tolist()))
+        done.append((results, ptes.tolist()))
     assert done[0] == done[1]
 
 
@@ -283,10 +289,7 @@ def test_an_unfolded_block_goes_on_into_pages_of_the_same_folio_only(other):
     """What is left of a block that a unit cuts goes on into entries that were not folded, by look-ahead's next unit."""
     done = []
     for memo in (True, False):
-        mm = MM("7.3", nr_pages=1 << 12, memo=memo)
-        mm.mmap(BASE, 128 << 12, 3)
-        first = mm.map_folios(BASE, 128, 9)
-        pages, ptes = mm.pages[first - mm.pfn_base :], mm.ptes(BASE, 128)
+        mm, pages, ptes = of_512(128, memo=memo)
         mm.mprotect(BASE, 128 << 12, 1)
         ptes[64:] &= ~CONT
         pages[56:] &= np.uint8(0x7F)
@@ -316,11 +319,8 @@ def test_any_part_of_large_folios(kernel, what, fold):
         for strategy in FORMULAS:
             done = []
             for memo in (True, False):
-                mm = MM(Machine.parse(kernel), nr_pages=1 << 12, memo=memo)
-                mm.mmap(BASE, 1024 << 12, 3)
-                first = mm.map_folios(BASE, 1024, 9, fold=fold)
-                ptes = mm.ptes(BASE, 1024)
-                APART[what](ptes, mm.pages[first - mm.pfn_base :][:1024])
+                mm, pages, ptes = of_512(1024, memo=memo, machine=Machine.parse(kernel), fold=fold)
+                APART[what](ptes, pages)
                 for prot in (1, 3):
                     r = mm.mprotect(BASE + (low << 12), (high - low) << 12, prot, strategy=strategy)
                     done.append((r.pages, r.counters, r.batches, r.subs, r.flushes, r.gathers, ptes.tolist()))

@@ -6,8 +6,7 @@ from libc.stdint cimport uint64_t
 
 # a whole number from 0 to `high`
 cdef inline uint64_t number(str name, object value, uint64_t high=<uint64_t>-1) except? 0xdeadbeef:
-    if type(value) is not int:
-        value = index(name, value)
+    value = index(name, value)
     if value < 0 or value > high:
         from ptebatch.errors import LayoutError
         raise LayoutError(f"{name}={value:#x} is out of range; give a number from 0 to {high:#x}")

@@ -61,6 +61,7 @@ cdef struct fresh:
     bint maybe                 # may one, for all that is not asked of its page?
     bint shared
     bint exclusive             # is PageAnonExclusive asked of pages of anonymous folios?
+    bint paints                # are blocks that one store covers painted CONT?
     bint differs               # the protection differs by more than WRITE and RDONLY
 
 
@@ -72,6 +73,7 @@ cdef inline fresh fresh_of(const walk *w, const maps *x) noexcept nogil:
     f.maybe = f.asks and maybe_change_pte_writable(w, pte)
     f.shared = vma_shared(w)
     f.exclusive = f.maybe and not f.shared
+    f.paints = w.t.mmu.m.contpte and (pte_valid(f.flags) or w.t.mmu.m.paint_invalid)
     f.differs = ((x.flags ^ f.flags) & ~PTE_SWBITS & ~(PTE_WRITE | PTE_RDONLY)) != 0
     return f
 
@@ -110,10 +112,9 @@ cdef inline uint64_t paint_blocks(const walk *w, maps *x, const fresh *f) noexce
     cdef size_t n = w.t.mmu.m.cont_ptes, k, i
     cdef unsigned int shift = w.t.mmu.m.page_shift
     cdef uint64_t at, painted = 0
-    cdef bint paints = w.t.mmu.m.contpte and (pte_valid(f.flags) or w.t.mmu.m.paint_invalid)
     for k in range(x.word, x.words_end):
         x.paint[k] = 0
-    if not paints:
+    if not f.paints:
         return 0
     for k in range(x.word, x.words_end):
         if x.blocks:
@@ -146,7 +147,7 @@ cdef inline void store_runs(mmu_t *mmu, const fresh *f, const tally *runs, uint6
 cdef inline uint64_t inner_blocks(const mmu_t *mmu, const maps *x, const fresh *f, const tally *runs) noexcept nogil:
     cdef uint64_t nr = 0
     cdef size_t k
-    if mmu.m.contpte and runs.nr != runs.alone and (pte_valid(f.flags) or mmu.m.paint_invalid):
+    if f.paints and runs.nr != runs.alone:
         for k in range(x.word, x.words_end):
             nr += pb_popcount(block_starts(mmu, x, k) & x.present[k] & ~x.runs[k])
     return nr
@@ -159,11 +160,8 @@ cdef inline void rewrite(walk *w, const maps *x, const fresh *f, size_t k, uint6
     cdef pte_t *p = w.t.leaf + 64 * k
     cdef pb_change[5] c
     cdef pte_t[64] copy
-    cdef int n = 0
-    n = change(c, n, present, up, PTE_WRITE, &flags)
-    n = change(c, n, present, rw if flags & PTE_RDONLY else 0, PTE_RDONLY, &flags)
-    n = change(c, n, present, x.dirty[k], PTE_DIRTY, &flags)
-    n = change(c, n, present, x.young[k], PTE_AF, &flags)
+    cdef int n
+    n = changes(c, x, k, up, rw, &flags)
     n = change(c, n, present, x.paint[k], PTE_CONT, &flags)
     if ptrs >= 64:
         pb_rewrite(p, keep, flags, c, n, present)
@@ -184,6 +182,15 @@ cdef inline int change(pb_change *c, int n, uint64_t present, uint64_t map, pte_
     c[n].map = map
     c[n].flags = flag
     return n + 1
+
+
+# what entries of word k become, but for what is painted; none is left where all are alike
+cdef inline int changes(pb_change *c, const maps *x, size_t k, uint64_t up, uint64_t rw, pte_t *flags) noexcept nogil:
+    cdef uint64_t present = x.present[k]
+    cdef int n = change(c, 0, present, up, PTE_WRITE, flags)
+    n = change(c, n, present, rw if flags[0] & PTE_RDONLY else 0, PTE_RDONLY, flags)
+    n = change(c, n, present, x.dirty[k], PTE_DIRTY, flags)
+    return change(c, n, present, x.young[k], PTE_AF, flags)
 
 
 # contpte_try_fold() of the blocks of word k whose last entry is committed by itself, where one
@@ -265,22 +272,19 @@ cdef inline void commit_one(walk *w, maps *x, const fresh *f, const tally *runs)
     cdef mmu_t *mmu = w.t.mmu
     cdef size_t n = mmu.m.cont_ptes, low = x.end, high = x.end, k = x.word
     cdef uint64_t up = upgraded(x, f, k), rw = not_rdonly(w, x, f, k, up), keep = pte_addr_mask(mmu.m.page_shift)
-    cdef bint paints = mmu.m.contpte and (pte_valid(f.flags) or mmu.m.paint_invalid)
     cdef pte_t flags = f.flags
     cdef pte_t *p = w.t.leaf
-    if paints and x.aligned[k]:
+    cdef pb_change[4] none
+    if f.paints and x.aligned[k]:
         low = min(x.end, (x.first + n - 1) & ~(n - 1))
         high = max(low, x.end & ~(n - 1))
     if pte_valid(x.flags) and pte_valid(flags) and not x.folded:
         mmu.c.cont_without_bbm += (high - low) // n
-    store_runs(mmu, f, runs, (x.end - 1) // n - x.first // n if paints else 0)
+    store_runs(mmu, f, runs, (x.end - 1) // n - x.first // n if f.paints else 0)
     if needs_flush(w, x, f, k, up, rw):
         mmu.c.gather_calls += 1
         gather_entries(w, x.first, x.end - 1)
-    flags ^= PTE_WRITE if up else 0
-    flags ^= PTE_RDONLY if rw and flags & PTE_RDONLY else 0
-    flags ^= PTE_DIRTY if x.dirty[k] else 0
-    flags ^= PTE_AF if x.young[k] else 0
+    changes(none, x, k, up, rw, &flags)
     pb_refresh(p + x.first, low - x.first, keep, flags)
     pb_refresh(p + low, high - low, keep, flags ^ PTE_CONT)
     pb_refresh(p + high, x.end - high, keep, flags)

@@ -5,12 +5,11 @@
 #
 # A formula counts everything that its step counts, and rewrites the entries once, at
 # the end. tests/batch/test_formula.py and every world of the checker hold the two equal.
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ..arm64.mmu cimport mmu_t
-from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_pfn, pte_t, pte_valid_cont, pte_young
-from ..base.page_flags cimport PG_ANON, PG_ORDER_MASK
+from ..arm64.pte cimport PTE_CONT, pte_dirty, pte_t, pte_valid_cont, pte_young
 from .bitmaps cimport bit_at, lanes, last_bit, next_bit
-from .maps cimport continues, cut_to, maps
+from .maps cimport continues, cut_to, maps, same_folio
 from .seam cimport walk
 from .segments cimport block_starts, blocks_inside_one, ends_of, entry, inside_one, next_stop, tally
 from .words cimport pb_ctz, pb_popcount
@@ -109,14 +108,15 @@ cdef inline void read_ends(walk *w, const maps *x, const uint64_t *starts) noexc
     read_plain(w, nr)
 
 
-# the same of a stretch that is one batch; `mixed`: its entries differ in A/D, so that each block is another
-cdef inline void read_one(walk *w, const maps *x, bint mixed) noexcept nogil:
+# the same of a stretch that is one batch
+cdef inline void read_one(walk *w, const maps *x) noexcept nogil:
     cdef size_t n = w.t.mmu.m.cont_ptes, i = x.first
     if not x.folded:
         read_plain(w, x.end - i)
-    elif not mixed:
+    elif not x.mixed:
         read_entry(w, i, (x.end - i) // n)
     else:
+        # each block is another
         while i < x.end:
             read_entry(w, i, 1)
             i += n
@@ -193,12 +193,6 @@ cdef inline void cut_runs(maps *x, bint asked) noexcept nogil:
             changes = (x.exclusive[k] ^ (x.exclusive[k] << 1 | before >> 63)) & x.anon[k]
             before = x.exclusive[k]
             x.runs[k] |= changes & x.present[k]
-
-
-# Do entries i and i - 1, pages in a row, map the same folio, if the metadata is the kernel's?
-cdef inline bint same_folio(const walk *w, size_t i) noexcept nogil:
-    cdef const uint8_t *page = w.t.mmu.pages + pte_pfn(w.t.leaf[i], w.t.mmu.m.page_shift) - w.t.mmu.pfn_base
-    return ((page[0] ^ page[-1]) & (PG_ORDER_MASK | PG_ANON)) == 0
 
 
 # Units that are started by themselves unfold the folded blocks that they cut. `rescans`:

@@ -9,19 +9,19 @@ from ..arm64.mmu cimport mmu_t
 from ..arm64.pte cimport PTE_AF, PTE_CONT, PTE_DIRTY, PTE_RDONLY, PTE_WRITE, pte_pfn, pte_t, pte_valid
 from ..base.page_flags cimport PG_ANON, PG_ANON_EXCLUSIVE, PG_ORDER_MASK
 from .bitmaps cimport every, lanes
-from .maps cimport LARGE, class_bits, folio_rest, maps, torn_block
+from .maps cimport EXCLUSIVE_BIT, LARGE, class_bits, folio_rest, maps, torn_block
 from .seam cimport walk
-from .words cimport pb_bytes_like, pb_map_tops, pb_row, pb_row_of
+from .words cimport pb_bytes_vary, pb_map_bytes, pb_row, pb_row_of
 
 # The maps of the batch at w.idx, if it is of this kind: A/D as a start of all of it gathers them; of its first and
-# last word, if none is needed of others. `whole`: it is started at once. `mixed`: its entries differ in A/D.
-cdef inline bint large_batch(const walk *w, maps *x, bint whole, bint *mixed) noexcept nogil:
+# last word, if none is needed of others. `whole`: it is started at once.
+cdef inline bint large_batch(const walk *w, maps *x, bint whole) noexcept nogil:
     cdef const mmu_t *mmu = w.t.mmu
     cdef const pte_t *p = w.t.leaf + w.idx
     cdef size_t left = 0, i = w.idx, n = mmu.m.cont_ptes, nr
     cdef uint64_t pfn, ad = PTE_AF | PTE_DIRTY | PTE_RDONLY
     cdef bint folded
-    cdef uint8_t kind = PG_ORDER_MASK | PG_ANON, exclusive = PG_ANON_EXCLUSIVE
+    cdef uint8_t differ
     cdef pb_row row
     if n > 64 or i >= w.end:
         return False
@@ -30,7 +30,8 @@ cdef inline bint large_batch(const walk *w, maps *x, bint whole, bint *mixed) no
         return False
     row = pb_row_of(p, nr, <uint64_t>1 << mmu.m.page_shift, ad)
     nr = row.nr
-    if nr < LARGE or ((row.any ^ row.all) & ad and not whole):
+    x.mixed = ((row.any ^ row.all) & ad) != 0
+    if nr < LARGE or (x.mixed and not whole):
         return False
     # no entry of the kernel's: neither WRITE nor RDONLY, or dirty twice and read-only
     if (row.twice if p[0] & PTE_WRITE else ~row.all) & PTE_RDONLY:
@@ -39,10 +40,10 @@ cdef inline bint large_batch(const walk *w, maps *x, bint whole, bint *mixed) no
     folded = mmu.m.contpte and pte_valid(p[0]) and p[0] & PTE_CONT
     if folded and (i | nr | pfn) & (n - 1):
         return False
-    x.alike = pb_bytes_like(mmu.pages + pfn - mmu.pfn_base, nr, kind | exclusive)
-    if torn_block(w, i + nr) or not (x.alike or pb_bytes_like(mmu.pages + pfn - mmu.pfn_base, nr, kind)):
+    differ = pb_bytes_vary(mmu.pages + pfn - mmu.pfn_base, nr)
+    if torn_block(w, i + nr) or differ & (PG_ORDER_MASK | PG_ANON):
         return False
-    mixed[0] = ((row.any ^ row.all) & ad) != 0
+    x.alike = not differ & PG_ANON_EXCLUSIVE
     x.first, x.end = i, i + nr
     x.word, x.words_end = i // 64, (i + nr + 63) // 64
     x.blocks = every(n)
@@ -77,10 +78,10 @@ cdef inline void fill_maps(const walk *w, maps *x, const pb_row *row, bint ends,
         x.cont[k] = here & cont
         x.aligned[k] = aligned
         if not ~here:
-            x.exclusive[k] = pb_map_tops(bytes + (64 * k - x.first))
+            x.exclusive[k] = pb_map_bytes(bytes + (64 * k - x.first), EXCLUSIVE_BIT)
         else:
             bytes_of_word(room, bytes, k, x)
-            x.exclusive[k] = pb_map_tops(room) & here
+            x.exclusive[k] = pb_map_bytes(room, EXCLUSIVE_BIT) & here
         k = x.words_end - 1 if edges and k + 1 < x.words_end else k + 1
     x.batch[x.word] = <uint64_t>1 << (x.first % 64)
     if ends:

@@ -27,7 +27,7 @@ from .words cimport (
 )
 
 cdef enum:
-    LARGE = 128                 # entries from which on a batch is worth to be done by itself (large.pxd)
+    LARGE = 128                # entries from which on a batch is worth to be done by itself (large.pxd)
     LONG = 256                 # and those that are worth to end a stretch for it
     MAP_WORDS = 8192 // 64     # of the largest table, that of the 64K granule
     AF_BIT = 10
@@ -54,6 +54,7 @@ cdef struct maps:
     uint64_t blocks            # a bit for the first entry of each contpte block, if none is larger than a word
     pte_t flags                # of every present entry, A/D, WRITE, RDONLY and CONT aside
     bint one                   # one batch is all of the stretch: its A/D are as its start gathers them (large.pxd)
+    bint mixed                 # whose entries differ in A/D
     bint alike                 # and its pages are exclusive all, or none
     bint folded                # some entry is valid and has CONT
     bint cutting               # starts unfold blocks, those of `cut`
@@ -214,13 +215,15 @@ cdef inline void begin_batches(const walk *w, maps *x, size_t k, pte_t first, ui
     x.batch[k] = x.present[k] & breaks
 
 
+# Do entries i and i - 1, pages in a row, map the same folio, if the metadata is the kernel's?
+cdef inline bint same_folio(const walk *w, size_t i) noexcept nogil:
+    cdef const uint8_t *page = w.t.mmu.pages + pte_pfn(w.t.leaf[i], w.t.mmu.m.page_shift) - w.t.mmu.pfn_base
+    return ((page[0] ^ page[-1]) & (PG_ORDER_MASK | PG_ANON)) == 0
+
+
 # does word k go on with a folio whose last page, in the word before, has other metadata?
-cdef inline bint torn_folio(const walk *w, const maps *x, size_t k, uint8_t byte) noexcept nogil:
-    cdef uint64_t last
-    if k == x.word or x.batch[k] & 1:
-        return False
-    last = pte_pfn(w.t.leaf[64 * k - 1], w.t.mmu.m.page_shift)
-    return ((w.t.mmu.pages[last - w.t.mmu.pfn_base] ^ byte) & (PG_ORDER_MASK | PG_ANON)) != 0
+cdef inline bint torn_folio(const walk *w, const maps *x, size_t k) noexcept nogil:
+    return k != x.word and not x.batch[k] & 1 and not same_folio(w, 64 * k)
 
 
 # all of a map, or nothing
@@ -236,7 +239,7 @@ cdef inline bint plain_word(const walk *w, maps *x, size_t k) noexcept nogil:
     cdef pte_t pte = p[0]
     cdef uint64_t pfn = pte_pfn(pte, mmu.m.page_shift), at = pfn - mmu.pfn_base, wr, ro, sw, bad = 0
     cdef const uint8_t *bytes = mmu.pages + at
-    if at >= mmu.nr_pages or at + 64 > mmu.nr_pages or pb_bytes_vary(bytes):
+    if at >= mmu.nr_pages or at + 64 > mmu.nr_pages or pb_bytes_vary(bytes, 64):
         return False
     wr, ro, sw = spread_bit(pte, WRITE_BIT), spread_bit(pte, RDONLY_BIT), spread_bit(pte, DIRTY_BIT)
     if (~wr & ~ro) | (wr & ro & sw):
@@ -248,7 +251,7 @@ cdef inline bint plain_word(const walk *w, maps *x, size_t k) noexcept nogil:
     x.apart[k] = x.last[k] << 1
     x.present[k] = ~<uint64_t>0
     begin_batches(w, x, k, pte, 0)
-    if bad or torn_folio(w, x, k, bytes[0]):
+    if bad or torn_folio(w, x, k):
         return False
     x.anon[k], x.exclusive[k] = spread_bit(bytes[0], ANON_BIT), spread_bit(bytes[0], EXCLUSIVE_BIT)
     x.write[k], x.dirty[k], x.young[k] = wr, sw | (wr & ~ro), spread_bit(pte, AF_BIT)
@@ -316,7 +319,7 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     if not present:
         clear_word(x, k)
         return more
-    differ = pb_bytes_vary(bytes)
+    differ = pb_bytes_vary(bytes, 64)
     if not differ & PG_ORDER_MASK:
         single = 0 if bytes[0] & PG_ORDER_MASK else present
     else:
@@ -347,7 +350,7 @@ cdef inline bint map_word(const walk *w, maps *x, size_t k, size_t range_end) no
     bad = 0
     if differ & (PG_ORDER_MASK | PG_ANON):
         bad = pb_map_byte_breaks(bytes, PG_ORDER_MASK | PG_ANON) & ~(elsewhere | ends << 1 | 1)
-    if present & 1 and torn_folio(w, x, k, bytes[0]):
+    if present & 1 and torn_folio(w, x, k):
         bad |= 1
     bad &= present
     if bad:
@@ -466,7 +469,7 @@ cdef inline bint maps_read(const walk *w, maps *x, bint apart) noexcept nogil:
     x.word = x.first // 64
     x.blocks = every(w.t.mmu.m.cont_ptes) if w.t.mmu.m.cont_ptes <= 64 else 0
     x.flags = 0
-    x.folded = x.cutting = x.joining = x.one = x.alike = False
+    x.folded = x.cutting = x.joining = x.one = False
     k = x.word
     while 64 * k < w.end:
         if not map_word(w, x, k, w.end):

@@ -21,12 +21,13 @@ from .seam cimport walk
 from .segments cimport count, count_and, log_lengths, log_segments, tally, tally_of, tally_of_one
 
 # one start a batch, one commit a run
-cdef void whole_batches(walk *w, maps *x, bint lookup, const tally *known) noexcept nogil:
+cdef void whole_batches(walk *w, maps *x, bint lookup) noexcept nogil:
     cdef fresh f = fresh_of(w, x)
     cdef tally batches, runs
-    cdef bint cut = f.exclusive and not x.alike
-    if known != NULL:
-        batches = known[0]
+    cdef bint cut = f.exclusive and not (x.one and x.alike)
+    if x.one:
+        batches = tally_of_one(w.t.mmu, x)
+        read_one(w, x)
     else:
         batches = tally_of(w.t.mmu, x, x.batch)
         read_all(w, x, batches.entries)
@@ -116,21 +117,6 @@ cdef void each_entry(walk *w, maps *x) noexcept nogil:
     commit_runs(w, x, x.runs, &runs, &f)
 
 
-# the batch of a large folio at w.idx, if there is one that needs no looking for
-cdef bint large(walk *w, maps *x, int formula) noexcept nogil:
-    cdef bint whole = formula == FORMULA_FOLIO or formula == FORMULA_NESTED, mixed = False
-    cdef tally one
-    if not large_batch(w, x, whole, &mixed):
-        return False
-    if whole:
-        one = tally_of_one(w.t.mmu, x)
-        read_one(w, x, mixed)
-        whole_batches(w, x, formula == FORMULA_NESTED, &one)
-    else:
-        by_maps(w, x, formula)
-    return True
-
-
 cdef void by_maps(walk *w, maps *x, int formula) noexcept nogil:
     if formula == FORMULA_PER_PTE:
         each_entry(w, x)
@@ -139,18 +125,18 @@ cdef void by_maps(walk *w, maps *x, int formula) noexcept nogil:
     elif formula == FORMULA_ITERATOR:
         own_units(w, x, False)
     else:
-        whole_batches(w, x, formula == FORMULA_NESTED, NULL)
+        whole_batches(w, x, formula == FORMULA_NESTED)
 
 
 # The regular stretch at w.idx, if there is one; returns the entries dealt with.
 cdef size_t stretch(walk *w, maps *x, int formula) noexcept nogil:
+    cdef bint whole = formula == FORMULA_FOLIO or formula == FORMULA_NESTED
     cdef size_t nr
     cdef uint64_t entries = 0
-    if not large(w, x, formula):
-        if not maps_read(w, x, formula == FORMULA_FOLIO or formula == FORMULA_NESTED):
-            return 0
-        if x.flags:
-            by_maps(w, x, formula)
+    if not large_batch(w, x, whole) and not maps_read(w, x, whole):
+        return 0
+    if x.flags:
+        by_maps(w, x, formula)
     if x.end <= x.first:
         return 0
     nr = x.end - x.first

@@ -81,9 +81,8 @@ cdef extern from *:
         uint64_t breaks; /* bits in which a word differs from the first and the steps to it: 0 if none does */
     } pb_seen;
 
-    /* The first word is not 0: what none differs in, all have as it has. */
-    static pb_seen pb_look(const uint64_t *p, uint64_t step) {
-        const uint64_t first = p[0];
+    /* bits in which a word differs from `first` and the steps to it */
+    PB_INLINE uint64_t pb_strays(const uint64_t *p, uint64_t first, uint64_t step) {
         pb_vec want = pb_ramp(first, step), differ = pb_all(0);
         uint64_t bits = 0;
     #pragma GCC unroll 16
@@ -93,6 +92,12 @@ cdef extern from *:
         }
         for (int lane = 0; lane < PB_W; lane++)
             bits |= differ[lane];
+        return bits;
+    }
+
+    /* The first word is not 0: what none differs in, all have as it has. */
+    static pb_seen pb_look(const uint64_t *p, uint64_t step) {
+        const uint64_t first = p[0], bits = pb_strays(p, first, step);
         return (pb_seen){first | bits, first & ~bits, bits};
     }
 
@@ -194,11 +199,19 @@ cdef extern from *:
 
     /* a bit for each of 64 bytes that has bit `bit` */
     PB_INLINE uint64_t pb_map_bytes(const uint8_t *p, unsigned bit) {
-        uint64_t map = 0, eight;
+        uint64_t map = 0;
+    #if defined(__SSE2__)
+        typedef uint64_t words __attribute__((vector_size(16), aligned(1), may_alias));
+        typedef char bytes __attribute__((vector_size(16)));
+        for (size_t k = 0; k < 64; k += 16)
+            map |= (uint64_t)(uint32_t)__builtin_ia32_pmovmskb128((bytes)(*(const words *)(p + k) << (7 - bit))) << k;
+    #else
+        uint64_t eight;
         for (size_t k = 0; k < 64; k += 8) {
             memcpy(&eight, p + k, 8);
             map |= (((eight >> bit & 0x0101010101010101ULL) * 0x0102040810204080ULL) >> 56) << k;
         }
+    #endif
         return map;
     }
 
@@ -216,54 +229,23 @@ cdef extern from *:
         return map;
     }
 
-    /* the same bit by bit: mask of bits in which any of 64 bytes differs from the first */
-    PB_INLINE uint8_t pb_bytes_vary(const uint8_t *p) {
+    /* mask of bits in which any of nr bytes, at least one, differs from the first */
+    PB_INLINE uint8_t pb_bytes_vary(const uint8_t *p, size_t nr) {
         const pb_vec first = pb_all(0x0101010101010101ULL * p[0]);
-        pb_vec eight, all = pb_all(0);
-        uint64_t differ = 0;
-        for (size_t k = 0; k < 64; k += 8 * PB_W) {
-            memcpy(&eight, p + k, sizeof(eight));
-            all |= eight ^ first;
-        }
-        for (int lane = 0; lane < PB_W; lane++)
-            differ |= all[lane];
-        differ |= differ >> 32;
-        differ |= differ >> 16;
-        return (uint8_t)(differ | differ >> 8);
-    }
-
-    /* a bit for each of 64 bytes that has its top bit */
-    PB_INLINE uint64_t pb_map_tops(const uint8_t *p) {
-    #if defined(__SSE2__)
-        typedef char bytes __attribute__((vector_size(16), aligned(1), may_alias));
-        uint64_t map = 0;
-        for (size_t k = 0; k < 64; k += 16)
-            map |= (uint64_t)(uint32_t)__builtin_ia32_pmovmskb128(*(const bytes *)(p + k)) << k;
-        return map;
-    #else
-        return pb_map_bytes(p, 7);
-    #endif
-    }
-
-    /* are all of nr bytes, at least one, as the first under `mask`? */
-    static int pb_bytes_like(const uint8_t *p, size_t nr, uint8_t mask) {
-        const uint64_t every = 0x0101010101010101ULL, first = every * p[0];
-        uint64_t differ = 0, eight;
         pb_vec many, all = pb_all(0);
+        uint64_t differ = 0;
         size_t k = 0;
-        for (; k + sizeof(pb_vec) <= nr; k += sizeof(pb_vec)) {
+        for (; k + sizeof(many) <= nr; k += sizeof(many)) {
             memcpy(&many, p + k, sizeof(many));
             all |= many ^ first;
         }
         for (int lane = 0; lane < PB_W; lane++)
             differ |= all[lane];
-        for (; k + 8 <= nr; k += 8) {
-            memcpy(&eight, p + k, 8);
-            differ |= eight ^ first;
-        }
         for (; k < nr; k++)
             differ |= p[k] ^ p[0];
-        return !(differ & every * mask);
+        differ |= differ >> 32;
+        differ |= differ >> 16;
+        return (uint8_t)(differ | differ >> 8);
     }
 
     typedef struct {
@@ -285,16 +267,8 @@ cdef extern from *:
         pb_row row = {0, p[0], p[0], p[0] >> 48 & p[0]};
         while (row.nr + 64 <= nr) {
             const uint64_t *at = p + row.nr;
-            const uint64_t want = p[0] + row.nr * step;
-            pb_vec ramp = pb_ramp(want, step), differ = pb_all(0), any = differ, all = pb_all(~0ULL), twice = differ;
-            uint64_t bits = 0;
-    #pragma GCC unroll 16
-            for (size_t k = 0; k < 64; k += PB_W) {
-                differ |= PB_AT(at, k) ^ ramp;
-                ramp += PB_W * step;
-            }
-            for (int lane = 0; lane < PB_W; lane++)
-                bits |= differ[lane];
+            const uint64_t want = p[0] + row.nr * step, bits = pb_strays(at, want, step);
+            pb_vec any = pb_all(0), all = pb_all(~0ULL), twice = any;
             if (bits & ~loose)
                 break;
             if (bits) {
@@ -376,9 +350,7 @@ cdef extern from *:
     void pb_gather_bytes(uint8_t *to, const uint8_t *bytes, const uint64_t *index) noexcept nogil
     uint64_t pb_map_bytes(const uint8_t *p, unsigned int bit) noexcept nogil
     uint64_t pb_map_byte_breaks(const uint8_t *p, uint8_t mask) noexcept nogil
-    uint8_t pb_bytes_vary(const uint8_t *p) noexcept nogil
-    uint64_t pb_map_tops(const uint8_t *p) noexcept nogil
-    bint pb_bytes_like(const uint8_t *p, size_t nr, uint8_t mask) noexcept nogil
+    uint8_t pb_bytes_vary(const uint8_t *p, size_t nr) noexcept nogil
     pb_row pb_row_of(const uint64_t *p, size_t nr, uint64_t step, uint64_t loose) noexcept nogil
     int pb_popcount(uint64_t map) noexcept nogil
     unsigned int pb_ctz(uint64_t map) noexcept nogil

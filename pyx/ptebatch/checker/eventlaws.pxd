@@ -10,11 +10,11 @@ from ..base.log cimport (
     EV_UNFOLD, EV_VALE1IS, EV_WRITE, EV_XCHG, event, trace,
 )
 from .smallworld cimport (
-    C_AD, C_AF, C_ATTR, C_CONT, C_SH, C_USER, C_UXN, C_VALID, C_WRITE, MAX_PTES, O_ANON, O_ORDER, PRESENT, SOILED, ad_of,
+    C_AD, C_AF, C_ATTR, C_CONT, C_SH, C_USER, C_UXN, C_VALID, C_WRITE, MAX_PTES, O_ANON, O_ORDER, PRESENT, SOILED,
     address, facts, frame, present, world,
 )
 from .tablelaws cimport (
-    AD_SPREAD, ASKED, BBM, COUNTS, CP_TRY, GATHER_RESET, OK, SHARED_WRITE, TLB_RIGHTS, UNIT, V_SHARED, outcome,
+    AD_SPREAD, ASKED, BBM, COUNTS, CP_TRY, GATHER_RESET, OK, SHARED_WRITE, TLB_RIGHTS, UNIT, V_SHARED, gained, outcome,
     present_after, skipped, verdict,
 )
 
@@ -242,15 +242,12 @@ cdef inline int judge_spread(
     const world *x, const facts *f, const outcome *o, const flow *a, uint32_t i
 ) noexcept nogil:
     cdef uint64_t new = o.table[i]
-    cdef uint32_t may = a.may[i]
     if f.kind[i] != PRESENT or not present(new):
         return OK
     if (x.vm_flags & V_SHARED and x.cp_flags & CP_TRY and x.start <= i < x.end and not skipped(x, f, i)
-            and new & ~present_after(x, x.ptes[i]) & C_WRITE and not may & SOILED):
+            and new & ~present_after(x, x.ptes[i]) & C_WRITE and not a.may[i] & SOILED):
         return SHARED_WRITE
-    if o.m.mkwrite_always and new & C_WRITE:
-        may |= SOILED
-    return AD_SPREAD if ad_of(new) & ~may else OK
+    return AD_SPREAD if gained(o, new, a.may[i]) else OK
 
 
 # Entries are started in units of one folio, once each, in any order, and then committed. `missed` of the

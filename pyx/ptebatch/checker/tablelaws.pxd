@@ -1,7 +1,7 @@
 # The laws that are judged by the table a call leaves, its counters and its gather.
 # ptebatch.checker.laws.rows names them with their sources; what a law expects is computed from the
 # contracts of the specification entry by entry, never by the verbs of the core.
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from ..arm64.machine cimport machine
 from ..arm64.mmu cimport mmu_gather
 from ..base.counters cimport counters
@@ -116,18 +116,22 @@ cdef inline uint64_t present_after(const world *x, uint64_t old) noexcept nogil:
 
 # ---- laws of one entry ----
 
+# A/D of a word that it may not have
+cdef inline uint8_t gained(const outcome *o, uint64_t new, uint8_t may) noexcept nogil:
+    if o.m.mkwrite_always and new & C_WRITE:
+        may |= SOILED
+    return ad_of(new) & ~may
+
+
 cdef inline int judge_ad(
     const world *x, const facts *f, const outcome *o, uint32_t i, uint32_t lo, uint32_t hi
 ) noexcept nogil:
     cdef uint64_t new = o.table[i]
-    cdef uint32_t has = ad_of(new), may
+    cdef uint32_t has = ad_of(new)
     if f.must[i] & ~has:
         return AD_KEPT
     if has & ~f.must[i]:
-        may = spread(f, i, lo, hi)
-        if o.m.mkwrite_always and new & C_WRITE:
-            may |= SOILED
-        if has & ~may:
+        if gained(o, new, spread(f, i, lo, hi)):
             return AD_SPREAD
     # the states of spec 2.1
     if not new & C_WRITE:
