@@ -44,6 +44,12 @@ class Era:
         A range flush that became an ASID flush ends with one more DSB ISH.
     sticky_flags : bool
         VM_SOFTDIRTY and VM_MAYBE_GUARD survive a merge of VMAs (since 6.19).
+    wp_reuse_large : bool
+        A write fault reuses a page of a large folio that nobody else maps any more (since 6.16).
+    move_batched : bool
+        mremap() moves entries, and a collapse clears them, in batches (since 6.17).
+    wp_flush_local : bool
+        A write fault that reuses a page flushes it on its own CPU only (since 6.19).
     exclusive_write : bool
         There is a writable device-exclusive entry, which moves the softleaf types below it (6.12 only).
     repeat_tlbi_cpus : tuple of str
@@ -60,21 +66,24 @@ class Era:
     guard_markers: bool
     asid_extra_dsb: bool
     sticky_flags: bool
+    wp_reuse_large: bool
+    move_batched: bool
+    wp_flush_local: bool
     exclusive_write: bool = False
     repeat_tlbi_cpus: tuple[str, ...] = ()
 
 
 _REPEAT = ("n1", "x4", "bbml2")
 _rows = {
-    "6.12": Era("6.12.107", "per-pte", False, False, True, False, 0, False, True, False, exclusive_write=True),
-    "6.16": Era("6.16.12", "per-pte", False, False, True, True, 0, True, True, False),
-    "6.17": Era("6.17.13", "folio", True, False, True, False, 2, True, True, False),
-    "6.18": Era("6.18.15", "folio", True, False, True, False, 2, True, True, False),
-    "6.19": Era("6.19.14", "folio", True, True, True, False, 2, True, True, True),
-    "7.0": Era("7.0.13", "folio", True, True, True, False, 2, True, True, True, repeat_tlbi_cpus=_REPEAT),
-    "7.1": Era("7.1.13", "folio", True, True, True, False, 2, True, False, True, repeat_tlbi_cpus=_REPEAT),
-    "7.2": Era("7.2.12", "folio", True, True, True, False, 2, True, False, True, repeat_tlbi_cpus=_REPEAT),
-    "7.3": Era("7.3.4", "folio", True, True, False, False, 3, True, False, True, repeat_tlbi_cpus=_REPEAT),
+    "6.12": Era("6.12.107", "per-pte", False, False, True, False, 0, False, True, False, False, False, False, exclusive_write=True),
+    "6.16": Era("6.16.12", "per-pte", False, False, True, True, 0, True, True, False, True, False, False),
+    "6.17": Era("6.17.13", "folio", True, False, True, False, 2, True, True, False, True, True, False),
+    "6.18": Era("6.18.15", "folio", True, False, True, False, 2, True, True, False, True, True, False),
+    "6.19": Era("6.19.14", "folio", True, True, True, False, 2, True, True, True, True, True, True),
+    "7.0": Era("7.0.13", "folio", True, True, True, False, 2, True, True, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
+    "7.1": Era("7.1.13", "folio", True, True, True, False, 2, True, False, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
+    "7.2": Era("7.2.12", "folio", True, True, True, False, 2, True, False, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
+    "7.3": Era("7.3.4", "folio", True, True, False, False, 3, True, False, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
 }
 
 #: every kernel that is modelled, oldest first

@@ -73,7 +73,7 @@ class Machine:
     va_bits : int
         Size of the user address space in bits.
     gather_early_exit, needs_flush, paint_invalid, mkwrite_always, guard_markers, asid_extra_dsb, sticky_flags, \
-exclusive_write : bool, optional
+wp_reuse_large, move_batched, wp_flush_local, exclusive_write : bool, optional
         Era switches, see `Era`; default by kernel.
     bbml_elides : int, optional
         Era switch, see `Era`.
@@ -114,6 +114,9 @@ exclusive_write : bool, optional
     guard_markers: bool = _era_default()
     asid_extra_dsb: bool = _era_default()
     sticky_flags: bool = _era_default()
+    wp_reuse_large: bool = _era_default()
+    move_batched: bool = _era_default()
+    wp_flush_local: bool = _era_default()
     exclusive_write: bool = _era_default()
     release: str = field(default="", compare=False)
 

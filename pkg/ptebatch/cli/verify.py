@@ -23,6 +23,7 @@ _KINDS = {
     "vectors": "golden vectors: every engine that has a strategy here, every value and counter",
     "dumps": "hardware dumps: each mprotect replayed: PTEs, TLBI, DSB, functions called",
     "traces": "hardware traces: PTE reads and writes in order",
+    "live": "living address spaces: each script replayed from nothing: state after every call, TLBI, DSB",
     "loops": "hardware loops over large mappings: TLBI, DSB, functions called",
 }
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             raise PtebatchError(f"--strategy {args.strategy} and --{next(iter(asked))} are two runs; give one of them")
         return verify_strategy.run(args)
     if not asked:
-        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces or --loops with files, or --strategy")
+        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces, --live or --loops with files, or --strategy")
     reports = {}
     with progress() as say:
         for kind, paths in asked.items():

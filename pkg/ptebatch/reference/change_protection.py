@@ -125,6 +125,9 @@ class Walk:
         while addr < end:
             table_end = mm.table_start(addr) + mm.machine.ptrs_per_pte * mm.page_size
             stop = min(end, table_end)
+            if mm.change_pmd(self, addr, stop):
+                addr = stop
+                continue
             if not mm.has_table(addr) and self._wants_markers():
                 # Markers need somewhere to live.
                 mm.populate_table(addr)
@@ -134,6 +137,7 @@ class Walk:
         self._flush()
 
     def _flush(self) -> None:
+        stride = 1 if self.gather.ptes else self.mm.machine.ptrs_per_pte
         taken = self.gather.take()
         if taken is None:
             return
@@ -141,7 +145,7 @@ class Walk:
         self.record.gathers.append(taken)
         self.mm.count("flush_calls")
         self.mm.count("flush_pages", pages)
-        self.mm.flush_tlb(taken[0], pages, "flush")
+        self.mm.flush_tlb(taken[0], pages, "flush", stride=stride)
 
     def _wants_markers(self) -> bool:
         armed = self.vm_flags & b.VM_UFFD_WP
@@ -151,6 +155,7 @@ class Walk:
         page = self.mm.page_size
         self.mm.count("pte_locks")
         self.mm.event("LOCK", start, (end - start) // page)
+        self.mm.flush_batched_pending()
         addr = start
         while addr < end:
             old = self.mm.ptep_get(addr)

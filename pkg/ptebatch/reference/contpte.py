@@ -240,3 +240,34 @@ class Contpte(Memory):
             self._unfold(addr, word)
             self.raw_set_access_flags(addr, entry)
         return True
+
+    # A/D
+
+    def ptep_test_and_clear_young(self, addr: int) -> bool:
+        """ptep_test_and_clear_young(): of all entries of a folded block, whose A is one (spec 8.8)."""
+        word = self.ptes[addr]
+        folded = self.machine.contpte and p.pte_valid_cont(word)
+        young = False
+        for each in self._block(addr) if folded else [addr]:
+            old = self.raw_get(each)
+            young |= p.pte_young(old)
+            self.raw_cmpxchg(each, old, p.pte_mkold(old))
+        return young
+
+    def clear_young_dirty_ptes(self, addr: int, nr: int, *, dirty: bool) -> None:
+        """clear_young_dirty_ptes(): A, and with `dirty` D, of nr entries, and of all of the blocks at either end."""
+        end = addr + nr * self.page_size
+        if self.machine.contpte:
+            if p.pte_valid_cont(self.raw_get(addr)):
+                addr = self.block_start(addr)
+            if nr > 1 and p.pte_valid_cont(self.raw_get(end - self.page_size)):
+                end = self.block_start(end - self.page_size) + self.machine.cont_ptes * self.page_size
+            elif nr == 1 and p.pte_valid_cont(self.ptes[addr]):
+                end = addr + self.machine.cont_ptes * self.page_size
+        for each in range(addr, end, self.page_size):
+            word = self.raw_get(each)
+            if dirty:
+                # both are cleared: a plain store, hardware that sets them meanwhile is not heard
+                self.raw_set(each, p.pte_mkclean(p.pte_mkold(word)))
+            else:
+                self.raw_cmpxchg(each, word, p.pte_mkold(word))

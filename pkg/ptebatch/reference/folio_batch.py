@@ -7,10 +7,14 @@ Restates spec 4 and 5. Kernel counterparts: mm/internal.h and mm/util.c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from . import pte as p
 from .contpte import Contpte
 from .mmu import Folio
+
+if TYPE_CHECKING:
+    from .change_protection import Walk
 
 
 class Pages(Contpte):
@@ -40,7 +44,9 @@ class Pages(Contpte):
         max_nr: int,
         *,
         respect_write: bool,
+        respect_dirty: bool = False,
         same: Callable[[int, int], int] | None = None,
+        seen: list[int] | None = None,
     ) -> int:
         """Entries from `addr` on that map consecutive pages of one folio alike (spec 5.3).
 
@@ -55,10 +61,14 @@ class Pages(Contpte):
         max_nr : int
             Entries to the end of the range in this table.
         respect_write : bool
-            A different WRITE ends the batch; AF and dirty never do.
+            A different WRITE ends the batch; AF never does.
+        respect_dirty : bool
+            A different dirtiness ends it, too.
         same : callable, optional
             The merged design: asked ``same(offset, nr)`` for the pages that a step would
             add, it returns how many of them may stay; fewer ends the batch.
+        seen : list of int, optional
+            Gets the words of the entries that belong to the batch, one a step.
 
         Returns
         -------
@@ -83,8 +93,19 @@ class Pages(Contpte):
             word = self.ptep_get(addr + nr * self.page_size)
             # The first entry's word, moved to this page: CONT and every other flag must agree.
             want = p.pte_advance_pfn(self.page_shift, first, nr)
-            if self._comparable(word, respect_write) != self._comparable(want, respect_write):
+            if self._comparable(word, respect_write, respect_dirty) != self._comparable(want, respect_write, respect_dirty):
                 return nr
+            if seen is not None:
+                seen.append(word)
 
-    def _comparable(self, word: int, respect_write: bool) -> int:
-        return p.pte_batch_clear_ignored(word, respect_write=respect_write)
+    def _comparable(self, word: int, respect_write: bool, respect_dirty: bool) -> int:
+        return p.pte_batch_clear_ignored(word, respect_write=respect_write, respect_dirty=respect_dirty)
+
+    # What an address space that lives does besides (live.py)
+
+    def change_pmd(self, walk: Walk, start: int, end: int) -> bool:
+        """Change the PMD entry that maps a range, if one does: there is none in a table that was drawn."""
+        return False
+
+    def flush_batched_pending(self) -> None:
+        """Nothing is in flight in a table that was drawn."""

@@ -206,7 +206,7 @@ class RefMM(Pages):
             walk = Walk(self, newprot=newprot, cp_flags=cp_flags, vm_flags=vm_flags, anon=anon, design=design, record=record)
             walk.change_protection(start, start + nr * self.page_size)
 
-        design = _design(strategy)
+        design = design_of(strategy)
         return self._run(call, observer)
 
     def mprotect(
@@ -226,7 +226,7 @@ class RefMM(Pages):
         MprotectError
             What was changed before stays changed and is in its ``result`` (spec 6.2).
         """
-        design = _design(strategy)
+        design = design_of(strategy)
         refused: list[Refused] = []
 
         def call(record: Record) -> None:
@@ -268,7 +268,14 @@ class RefMM(Pages):
         )
 
 
-def _design(strategy: str | Step) -> Design:
+def design_of(strategy: str | Step) -> Design:
+    """The design of a name, or of a step function.
+
+    Raises
+    ------
+    StrategyError
+        An unknown name.
+    """
     if callable(strategy):
         return Design(strategy)
     if strategy not in DESIGNS:

@@ -206,10 +206,10 @@ class Memory:
 
     # TLB
 
-    def flush_tlb(self, start: int, pages: int, group: str) -> None:
+    def flush_tlb(self, start: int, pages: int, group: str, *, stride: int = 1) -> None:
         """Issue one flush; `group` is the counters' prefix, convert or flush."""
         names = {"VALE1IS": "vale1is", "RVALE1IS": "rvale1is", "ASIDE1IS": "aside1is", "DSB ISHST": "dsb", "DSB ISH": "dsb"}
         op: Op
-        for op in flush_sequence(self.machine, start, pages):
+        for op in flush_sequence(self.machine, start, pages, stride=stride):
             self.count(f"{group}_{names[op[0]]}")
             self.event(*op)

@@ -6,6 +6,7 @@ Restates spec 1.4, 6.4 and 6.6. Kernel counterpart: mm/vma.c.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from .. import bits as b
@@ -86,10 +87,11 @@ class VmaList:
     map_count_limit: int = 65530
     splits: int = 0
     merges: int = 0
+    split_at: Callable[[int], None] | None = None
 
     def copy(self) -> VmaList:
         """An independent copy."""
-        return replace(self, vmas=self.vmas.copy())
+        return replace(self, vmas=self.vmas.copy(), split_at=None)
 
     # Questions
 
@@ -127,7 +129,37 @@ class VmaList:
             return False
         return _same_anon_vma(left, right)
 
+    def anon_vma_compatible(self, left: RefVma, right: RefVma) -> bool:
+        """Whether neighbours may share an anon_vma though their protections differ (mm/vma.c)."""
+        ignored = _ACCESS | self.ignored
+        return (
+            left.end == right.start
+            and left.file == right.file
+            and not (left.flags ^ right.flags) & ~ignored
+            and left.pgoff + self._pages(left) == right.pgoff
+        )
+
     # Changes
+
+    def split(self, vma: RefVma, addr: int) -> None:
+        """__split_vma().
+
+        Raises
+        ------
+        MapCountError
+        """
+        self._split(vma, addr)
+
+    def remove(self, gone: list[RefVma]) -> None:
+        """Forget VMAs."""
+        self.vmas = [vma for vma in self.vmas if vma not in gone]
+
+    def grow(self, vma: RefVma, end: int) -> None:
+        """Extend a VMA; one that it meets and is alike becomes one with it."""
+        longer = self.put(vma, replace(vma, end=end))
+        after = self._neighbours(longer)[1]
+        if after and self._mergeable(longer, after):
+            self._join(longer, after)
 
     def insert(self, vma: RefVma) -> None:
         """Add a VMA where nothing is; alike neighbours become one, as mmap(2) does."""
@@ -186,6 +218,8 @@ class VmaList:
 
     def _merge(self, vma: RefVma, wanted: RefVma, left: RefVma | None, right: RefVma | None) -> RefVma:
         self.merges += 1
+        for addr in {wanted.start, wanted.end} - {vma.start, vma.end}:
+            self._tell(addr)
         page = self.machine.page_size
         pieces = [wanted]
         if vma.start < wanted.start:
@@ -201,10 +235,16 @@ class VmaList:
             whole = self._join(whole, right)
         return whole
 
+    def _tell(self, addr: int) -> None:
+        """A VMA begins or ends at `addr` from now on: what is mapped across it by one entry is taken apart."""
+        if self.split_at is not None:
+            self.split_at(addr)
+
     def _split(self, vma: RefVma, addr: int) -> tuple[RefVma, RefVma]:
         if len(self.vmas) >= self.map_count_limit:
             raise MapCountError
         self.splits += 1
+        self._tell(addr)
         low = replace(vma, end=addr)
         high = replace(vma, start=addr, pgoff=vma.pgoff + (addr - vma.start) // self.machine.page_size)
         i = self.vmas.index(vma)

@@ -7,6 +7,7 @@ Kinds of files, each with a function that returns a `Report`:
 `verify_dumps`      mprotect(2) of real kernels: PTEs, function entries, TLBI, DSB
 `verify_traces`     mprotect(2) of real kernels: every leaf access in order
 `verify_loops`      large uniform mappings: TLBI, DSB, function entries
+`verify_live`       address spaces that live: state after every call, TLBI, DSB
 `verify_prim`       single PTE helpers: rows of input and output
 =================== =========================================================
 
@@ -17,6 +18,7 @@ what they should be raise `ptebatch.errors.InputError`.
 from __future__ import annotations
 
 from .dumps import verify_dumps
+from .live import verify_live
 from .loops import LoopRow, loop_rows, verify_loops
 from .prim import verify_prim
 from .report import Difference, FileReport, Line, Report
@@ -31,6 +33,7 @@ __all__ = [
     "Report",
     "loop_rows",
     "verify_dumps",
+    "verify_live",
     "verify_loops",
     "verify_prim",
     "verify_traces",

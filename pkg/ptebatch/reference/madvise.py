@@ -1,0 +1,229 @@
+"""madvise(2).
+
+Restates spec 8.4 and 8.8. Kernel counterpart: mm/madvise.c; population: mm/gup.c.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .. import bits as b
+from . import pte as p
+from .collapse import collapse
+from .fault import Signal, access
+from .huge_memory import split_folio, young_huge_pmd
+from .memory import Unmap, tables_of
+from .mmap import page_range
+from .mprotect import Refused
+from .vma import RefVma
+
+if TYPE_CHECKING:
+    from .live import LiveMM
+
+MADV_DONTNEED = 4
+MADV_FREE = 8
+MADV_DONTFORK = 10
+MADV_DOFORK = 11
+MADV_HUGEPAGE = 14
+MADV_NOHUGEPAGE = 15
+MADV_WIPEONFORK = 18
+MADV_KEEPONFORK = 19
+MADV_COLD = 20
+MADV_POPULATE_READ = 22
+MADV_POPULATE_WRITE = 23
+MADV_COLLAPSE = 25
+MADV_GUARD_INSTALL = 102
+MADV_GUARD_REMOVE = 103
+
+#: advice -> flags of a VMA that it sets, and those that it clears
+_FLAGS = {
+    MADV_DONTFORK: (b.VM_DONTCOPY, 0),
+    MADV_DOFORK: (0, b.VM_DONTCOPY),
+    MADV_HUGEPAGE: (b.VM_HUGEPAGE, b.VM_NOHUGEPAGE),
+    MADV_NOHUGEPAGE: (b.VM_NOHUGEPAGE, b.VM_HUGEPAGE),
+    MADV_WIPEONFORK: (b.VM_WIPEONFORK, 0),
+    MADV_KEEPONFORK: (0, b.VM_WIPEONFORK),
+}
+
+
+def do_madvise(mm: LiveMM, start: int, length: int, advice: int) -> None:
+    """madvise(2).
+
+    Raises
+    ------
+    Refused
+        EINVAL: advice that is unknown or not for this memory; EPERM: sealed memory would lose
+        what it holds; ENOMEM: holes, of which those behind were dealt with.
+    """
+    acts = _ACTIONS.get(advice)
+    if acts is None and advice not in _FLAGS and advice not in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
+        raise Refused(errno.EINVAL, start, f"advice={advice} is not modelled; known: {', '.join(map(str, sorted(KNOWN)))}")
+    if advice in (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE) and not mm.machine.guard_markers:
+        raise Refused(errno.EINVAL, start, f"{mm.machine.kernel} has no guard markers")
+    end = page_range(mm, start, length)
+    if advice in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
+        populate(mm, start, end, write=advice == MADV_POPULATE_WRITE)
+        return
+    addr, hole = start, False
+    for vma in mm.vmas_in(start, end):
+        hole |= vma.start > addr
+        low, high = max(vma.start, start), min(vma.end, end)
+        if acts is not None:
+            acts(mm, vma, low, high)
+        else:
+            on, off = _FLAGS[advice]
+            mm.change_flags(low, high, lambda each: each.flags & ~off | on)
+        addr = vma.end
+    if hole or addr < end:
+        raise Refused(errno.ENOMEM, addr, "a part of the range is not mapped; the rest was advised")
+
+
+# ---- giving back ----
+
+
+def _dontneed(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
+    if vma.flags & (b.VM_LOCKED | b.VM_HUGETLB | b.VM_PFNMAP):
+        raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is locked or no memory")
+    if vma.flags & b.VM_SEALED and vma.anonymous and not vma.flags & b.VM_WRITE:
+        raise Refused(errno.EPERM, start, f"VMA {vma.start:#x} is sealed")
+    Unmap(mm, keep_markers=True).vma(start, end)
+
+
+def _free(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
+    if not vma.anonymous:
+        raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is not anonymous")
+    _grow_old(mm, start, end, dirty=True)
+
+
+def _cold(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
+    if vma.flags & (b.VM_LOCKED | b.VM_HUGETLB | b.VM_PFNMAP):
+        raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is locked or no memory")
+    _grow_old(mm, start, end, dirty=False)
+
+
+def _grow_old(mm: LiveMM, start: int, end: int, *, dirty: bool) -> None:
+    """madvise_free_pte_range(), madvise_cold_or_pageout_pte_range(): A, and with `dirty` D, are cleared.
+
+    A folio of which only a part is meant is split first.
+    """
+    unmap = Unmap(mm)
+    for low, high in tables_of(mm, start, end):
+        first = mm.table_start(low)
+        if first in mm.pmds:
+            folio = mm.page_folio(p.pte_pfn(mm.page_shift, mm.pmds[first]))
+            if low == first and high == first + mm.pmd_size:
+                if young_huge_pmd(mm, first, dirty=dirty):
+                    unmap.gather.flush_pmd_range(first, mm.pmd_size)
+                continue
+            if mm.frames.use(folio).shared or not split_folio(mm, folio):
+                continue
+        if mm.has_table(low):
+            _grow_old_table(mm, unmap, low, high, dirty=dirty)
+    unmap.flush()
+
+
+def _grow_old_table(mm: LiveMM, unmap: Unmap, start: int, end: int, *, dirty: bool) -> None:
+    mm.flush_batched_pending()
+    addr = start
+    while addr < end:
+        word = mm.ptep_get(addr)
+        folio = mm.vm_normal_page(word) if p.pte_present(word) else None
+        nr = 1
+        if folio is not None and folio.large:
+            words = [word]
+            nr = mm.folio_pte_batch(folio, addr, word, (end - addr) // mm.page_size, respect_write=False, seen=words)
+            if nr < folio.nr:
+                shared = mm.frames.use(folio).shared
+                if not shared and split_folio(mm, folio):
+                    # the table was unlocked meanwhile
+                    mm.flush_batched_pending()
+                    continue
+                addr += nr * mm.page_size
+                continue
+            word |= b.PTE_AF if any(p.pte_young(each) for each in words) else 0
+            word |= b.PTE_DIRTY if any(p.pte_dirty(each) for each in words) else 0
+        alone = folio is not None and (dirty or mm.frames.mapcount(folio) == folio.nr)
+        if alone and (p.pte_young(word) or (dirty and p.pte_dirty(word))):
+            mm.clear_young_dirty_ptes(addr, nr, dirty=dirty)
+            unmap.gather.flush_pte_range(addr, nr * mm.page_size)
+        addr += nr * mm.page_size
+
+
+# ---- guards ----
+
+
+def _guard_install(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
+    if vma.flags & (b.VM_LOCKED | b.VM_HUGETLB | b.VM_PFNMAP | b.VM_IO | b.VM_MIXEDMAP):
+        raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} cannot have guards")
+    if mm.machine.sticky_flags:
+        # all of the VMA says that there may be some
+        mm.vma_list.put(vma, replace(vma, flags=vma.flags | b.VM_MAYBE_GUARD))
+    marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_GUARD)
+    while not _install(mm, start, end, marker):
+        # something is mapped: all of the range is given back, then it begins again
+        Unmap(mm, keep_markers=True).vma(start, end)
+
+
+def _install(mm: LiveMM, start: int, end: int, marker: int) -> bool:
+    for low, high in tables_of(mm, start, end):
+        if mm.table_start(low) in mm.pmds:
+            return False
+        mm.alloc_table(low)
+        for addr in range(low, high, mm.page_size):
+            word = mm.ptep_get(addr)
+            if word == marker:
+                continue
+            if not p.pte_none(word):
+                return False
+            mm.set_ptes(addr, marker)
+    return True
+
+
+def _guard_remove(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
+    marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_GUARD)
+    for addr in range(start, end, mm.page_size):
+        if mm.has_table(addr) and mm.ptep_get(addr) == marker:
+            mm.pte_clear(addr)
+
+
+# ---- population ----
+
+
+def populate(mm: LiveMM, start: int, end: int, *, write: bool) -> None:
+    """faultin_page_range(): pages that are not there, or not writable, fault as if they were accessed.
+
+    Raises
+    ------
+    Refused
+        ENOMEM for a hole, EINVAL for a VMA that has not the access, EFAULT for a guard.
+    """
+    for addr in range(start, end, mm.page_size):
+        vma = mm.vma_at(addr)
+        if vma is None:
+            raise Refused(errno.ENOMEM, addr, f"nothing is mapped at {addr:#x}")
+        if not vma.flags & (b.VM_WRITE if write else b.VM_READ):
+            raise Refused(errno.EINVAL, addr, f"VMA {vma.start:#x} has not the access")
+        if not mm.is_there(addr, write=write):
+            try:
+                access(mm, addr, write=write)
+            except Signal:
+                raise Refused(errno.EFAULT, addr, f"there is a guard at {addr:#x}") from None
+
+
+def _collapse(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
+    collapse(mm, vma, start, end)
+
+
+_ACTIONS: dict[int, Callable[[LiveMM, RefVma, int, int], None]] = {
+    MADV_DONTNEED: _dontneed,
+    MADV_FREE: _free,
+    MADV_COLD: _cold,
+    MADV_COLLAPSE: _collapse,
+    MADV_GUARD_INSTALL: _guard_install,
+    MADV_GUARD_REMOVE: _guard_remove,
+}
+#: what `do_madvise` knows
+KNOWN = frozenset(_ACTIONS) | frozenset(_FLAGS) | {MADV_POPULATE_READ, MADV_POPULATE_WRITE}

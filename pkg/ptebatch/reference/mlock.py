@@ -1,0 +1,80 @@
+"""mlock(2), munlock(2) and mseal(2).
+
+Kernel counterparts: mm/mlock.c, mm/mseal.c.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from .. import bits as b
+from .madvise import populate
+from .mmap import page_range
+from .mprotect import Refused
+
+if TYPE_CHECKING:
+    from .live import LiveMM
+
+
+def do_mlock(mm: LiveMM, start: int, length: int, *, on_fault: bool = False) -> None:
+    """mlock(2); `on_fault`: MLOCK_ONFAULT. The range is locked, then populated.
+
+    Raises
+    ------
+    Refused
+        ENOMEM for a hole: what lies before it is locked.
+    """
+    end = page_range(mm, start - start % mm.page_size, length + start % mm.page_size)
+    start -= start % mm.page_size
+    flags = b.VM_LOCKED | (b.VM_LOCKONFAULT if on_fault else 0)
+    _apply(mm, start, end, flags)
+    if on_fault:
+        return
+    for vma in mm.vmas_in(start, end):
+        populate_vma(mm, max(vma.start, start), min(vma.end, end))
+
+
+def populate_vma(mm: LiveMM, start: int, end: int) -> None:
+    """populate_vma_page_range(): private pages that may be written are written."""
+    vma = mm.vma_at(start)
+    if vma is None or not vma.flags & (b.VM_READ | b.VM_WRITE | b.VM_EXEC):
+        return
+    populate(mm, start, end, write=vma.flags & (b.VM_WRITE | b.VM_SHARED) == b.VM_WRITE)
+
+
+def do_munlock(mm: LiveMM, start: int, length: int) -> None:
+    """munlock(2)."""
+    end = page_range(mm, start - start % mm.page_size, length + start % mm.page_size)
+    _apply(mm, start - start % mm.page_size, end, 0)
+
+
+def _apply(mm: LiveMM, start: int, end: int, flags: int) -> None:
+    mm.change_flags(start, end, lambda vma: vma.flags & ~(b.VM_LOCKED | b.VM_LOCKONFAULT) | flags)
+    mm.need_range(start, end)
+
+
+def do_mseal(mm: LiveMM, start: int, length: int) -> None:
+    """mseal(2): all of the range, or nothing.
+
+    Raises
+    ------
+    Refused
+        EINVAL, ENOMEM.
+    """
+    end = page_range(mm, start, length)
+    if end == start:
+        return
+    mm.need_range(start, end)
+    mm.change_flags(start, end, lambda vma: vma.flags | b.VM_SEALED)
+
+
+def check_populated(mm: LiveMM, start: int, end: int, old_flags: int, new_flags: int) -> None:
+    """What mprotect() does at the end of a VMA that is locked and becomes writable."""
+    kind = b.VM_WRITE | b.VM_SHARED | b.VM_LOCKED
+    if old_flags & kind == b.VM_LOCKED and new_flags & b.VM_WRITE:
+        try:
+            populate(mm, start, end, write=True)
+        except Refused as why:
+            # mprotect() does not tell: what could not be populated faults later
+            assert why.errno == errno.EFAULT
