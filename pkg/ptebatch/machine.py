@@ -73,7 +73,7 @@ class Machine:
     va_bits : int
         Size of the user address space in bits.
     gather_early_exit, needs_flush, paint_invalid, mkwrite_always, guard_markers, asid_extra_dsb, sticky_flags, \
-wp_reuse_large, move_batched, wp_flush_local, exclusive_write : bool, optional
+wp_reuse_large, move_batched, wp_flush_local, map_dirty, exclusive_write : bool, optional
         Era switches, see `Era`; default by kernel.
     bbml_elides : int, optional
         Era switch, see `Era`.
@@ -117,6 +117,7 @@ wp_reuse_large, move_batched, wp_flush_local, exclusive_write : bool, optional
     wp_reuse_large: bool = _era_default()
     move_batched: bool = _era_default()
     wp_flush_local: bool = _era_default()
+    map_dirty: bool = _era_default()
     exclusive_write: bool = _era_default()
     release: str = field(default="", compare=False)
 

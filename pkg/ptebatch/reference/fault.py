@@ -229,6 +229,7 @@ def _huge_new(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
     if folio is None:
         return False
     vma = anon_vma_prepare(mm, vma)
+    mm.alloc_above(first)
     mm.frames.map_entire(folio, mm.mm_id)
     mm.anon_exclusive.add(folio.head)
     mm.pmds[first] = mk_pmd(_writable(mm, vma, folio.head))
@@ -380,7 +381,7 @@ def _set_pte_range(
         word = p.pte_mkold(word)
     if write:
         word = _writable(mm, vma, pfn)
-    elif p.pte_write(word) and folio.head in inode.dirty:
+    elif p.pte_write(word) and folio.head in inode.dirty and mm.machine.map_dirty:
         word = p.pte_mkdirty(word)
     mm.frames.get(folio, nr)
     mm.frames.map_pages(folio, pfn, nr, mm.mm_id)

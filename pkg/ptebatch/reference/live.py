@@ -82,6 +82,8 @@ class LiveMM(RefMM):
         Words of PMD entries that map a folio, by their first address.
     mm_id : int
         Tells address spaces apart.
+    above : set of (int, int)
+        Tables above the leaf tables: bytes that each is for, and its first address.
     flush_pending : bool
         A deferred flush was issued and not waited for: the next walk of a table flushes first.
     files : dict of int to Inode
@@ -92,6 +94,7 @@ class LiveMM(RefMM):
     thp: Thp = field(default_factory=Thp)
     pmds: dict[int, int] = field(default_factory=dict)
     mm_id: int = 0
+    above: set[tuple[int, int]] = field(default_factory=set)
     flush_pending: bool = False
     files: dict[int, Inode] = field(default_factory=dict)
 
@@ -150,9 +153,25 @@ class LiveMM(RefMM):
         for word in self.pmds.values():
             yield p.pte_pfn(self.page_shift, word)
 
+    def tables_above(self, addr: int) -> Iterator[tuple[int, int]]:
+        """Tables that lead to an address, from that of PMDs on up: bytes that each is for, and its first address."""
+        size = self.pmd_size * self.machine.ptrs_per_pte
+        while size < 1 << self.machine.va_bits:
+            yield size, addr // size * size
+            size *= self.machine.ptrs_per_pte
+
+    def alloc_above(self, addr: int) -> None:
+        """A table of PMDs for an address, and those above it: each one's entry is stored, and a barrier follows."""
+        for table in self.tables_above(addr):
+            if table not in self.above:
+                self.above.add(table)
+                self.count("tables_allocated")
+                self.barrier()
+
     def alloc_table(self, addr: int) -> None:
         """A leaf table for an address, if there is none: the entry above it is stored, and a barrier follows."""
         if not self.has_table(addr):
+            self.alloc_above(addr)
             self.populate_table(addr)
             self.count("tables_allocated")
             self.barrier()

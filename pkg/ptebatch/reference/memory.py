@@ -124,13 +124,18 @@ class Unmap:
         self.mm.pte_clear(addr)
 
     def tables(self, start: int, end: int) -> None:
-        """free_pgtables(): leaf tables that nothing can be mapped in any more."""
+        """free_pgtables(): tables of any level that nothing can be mapped in any more."""
         mm = self.mm
         for low, _ in tables_of(mm, start, end):
             first = mm.table_start(low)
             if mm.has_table(first) and not mm.vmas_in(first, first + mm.pmd_size):
                 self.gather.free_table(first, mm.page_size)
                 mm.free_table(first)
+        for size, first in sorted(mm.above):
+            if first < end and start < first + size and not mm.vmas_in(first, first + size):
+                self.gather.free_table(max(first, start), mm.page_size)
+                mm.above.remove((size, first))
+                mm.count("tables_freed")
         self.flush()
 
 
@@ -147,6 +152,7 @@ def copy_page_range(child: LiveMM, parent: LiveMM, vma: RefVma) -> None:
     for low, high in tables_of(parent, vma.start, vma.end):
         first = parent.table_start(low)
         if first in parent.pmds:
+            child.alloc_above(first)
             copy_huge_pmd(child, parent, first)
         elif parent.has_table(low):
             child.alloc_table(low)

@@ -98,6 +98,8 @@ def move_page_tables(mm: LiveMM, start: int, end: int, to: int) -> None:
     while start < end:
         # no further than to where a table ends, here or there
         step = min(end - start, mm.pmd_size - start % mm.pmd_size, mm.pmd_size - to % mm.pmd_size)
+        if mm.table_start(start) in mm.pmds or mm.has_table(start):
+            mm.alloc_above(to)
         if start in mm.pmds and step == mm.pmd_size:
             mm.pmds[to] = mm.pmds.pop(start)
             mm.flush_range(start, start + step, leaf=False, stride=mm.machine.ptrs_per_pte)
@@ -124,18 +126,11 @@ def move_ptes(mm: LiveMM, start: int, end: int, to: int) -> None:
     mm.flush_batched_pending()
     addr, moved = start, False
     while addr < end:
-        if not mm.machine.move_batched:
-            word = mm.raw_get(addr)
-            if p.pte_none(word):
-                addr += mm.page_size
-                continue
-            nr = 1
-        else:
-            word = mm.raw_get(addr)
-            if p.pte_none(word):
-                addr += mm.page_size
-                continue
-            nr = _batch(mm, addr, (end - addr) // mm.page_size, word)
+        word = mm.ptep_get(addr)
+        if p.pte_none(word):
+            addr += mm.page_size
+            continue
+        nr = _batch(mm, addr, (end - addr) // mm.page_size, word) if mm.machine.move_batched else 1
         mm.count("move_batches")
         word = mm.get_and_clear_full_ptes(addr, nr)
         moved |= p.pte_present(word)

@@ -95,6 +95,9 @@ class Script:
         call = node.key("call").text()
         who = self.parent
         if node.key("proc").text() == "child":
+            if call == "fork" and self.child is None:
+                # the records of the two come in either order
+                self._fork()
             if self.child is None:
                 node.key("proc").fail("the child's step comes before any fork")
             who = self.child
@@ -122,8 +125,8 @@ class Script:
             _BEGIN[call](self, start, length, arg)
             return 0
         if call == "fork":
-            if who is self.parent and self.child is None:
-                self.child = _Process(who.mm.fork())
+            if self.child is None:
+                self._fork()
             return 0
         if call == "child_exit":
             assert self.child is not None
@@ -140,6 +143,17 @@ class Script:
             return -int(e.number)
         return 1 if call == "clear_refs" else 0
 
+    def _fork(self) -> None:
+        self.child = _Process(self.parent.mm.fork())
+
+    def _rest_of_the_process(self, start: int, end: int) -> None:
+        """Libraries and stack lie in the same range of a table of PMDs, which is there before and stays."""
+        mm = self.parent.mm
+        last = (start // mm.pmd_size // self.machine.ptrs_per_pte + 1) * mm.pmd_size * self.machine.ptrs_per_pte - self.page
+        if last >= end:
+            mm.mmap(last, self.page, 1)
+            mm.alloc_above(last)
+
     def begin(self, start: int, length: int, arg: int) -> None:
         """Make the mapping and write every page; then no size is enabled any more."""
         self.mmap(start, length, arg)
@@ -153,12 +167,14 @@ class Script:
     def mmap(self, start: int, length: int, arg: int) -> None:
         """Make the mapping."""
         mm = self.parent.mm
+        self._rest_of_the_process(start, start + length)
         order = self.order(arg)
         mm.thp = Thp(frozenset({order})) if order else Thp()
         mm.mmap(start, length, 3, vm_flags=0 if order else b.VM_NOHUGEPAGE)
 
     def mmap_file(self, start: int, length: int, arg: int) -> None:
         """Map a memfd, all of whose pages are written."""
+        self._rest_of_the_process(start, start + length)
         inode = Inode(self.parent.mm.frames)
         inode.write(0, length // self.page)
         self.parent.mm.files[1] = inode
@@ -167,6 +183,7 @@ class Script:
     def mmap_shmem(self, start: int, length: int, arg: int) -> None:
         """Map shared anonymous memory."""
         mm = self.parent.mm
+        self._rest_of_the_process(start, start + length)
         mm.files[1] = Inode(mm.frames, frozenset({self.order(arg)}))
         mm.mmap(start, length, 3, shared=True, file=1, pgoff=0)
 
