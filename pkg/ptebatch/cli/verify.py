@@ -24,6 +24,7 @@ _KINDS = {
     "dumps": "hardware dumps: each mprotect replayed: PTEs, TLBI, DSB, functions called",
     "traces": "hardware traces: PTE reads and writes in order",
     "live": "living address spaces: each script replayed from nothing: state after every call, TLBI, DSB",
+    "live_traces": "the same: stores, exchanges, TLBI and DSB of each call in order",
     "loops": "hardware loops over large mappings: TLBI, DSB, functions called",
 }
 
@@ -31,7 +32,7 @@ _KINDS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     for kind, summary in _KINDS.items():
-        parser.add_argument(f"--{kind}", nargs="+", action="extend", metavar="FILE", help=summary)
+        parser.add_argument(f"--{kind.replace('_', '-')}", nargs="+", action="extend", metavar="FILE", help=summary)
     verify_strategy.add_arguments(parser)
 
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             raise PtebatchError(f"--strategy {args.strategy} and --{next(iter(asked))} are two runs; give one of them")
         return verify_strategy.run(args)
     if not asked:
-        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces, --live or --loops with files, or --strategy")
+        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces, --live, --live-traces or --loops with files, or --strategy")
     reports = {}
     with progress() as say:
         for kind, paths in asked.items():

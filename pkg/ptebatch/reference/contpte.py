@@ -257,13 +257,12 @@ class Contpte(Memory):
     def clear_young_dirty_ptes(self, addr: int, nr: int, *, dirty: bool) -> None:
         """clear_young_dirty_ptes(): A, and with `dirty` D, of nr entries, and of all of the blocks at either end."""
         end = addr + nr * self.page_size
-        if self.machine.contpte:
-            if p.pte_valid_cont(self.raw_get(addr)):
+        last = end - self.page_size
+        if self.machine.contpte and (nr > 1 or p.pte_cont(self.raw_get(addr))):
+            if p.pte_cont(self.raw_get(last)):
+                end = self.block_start(last) + self.machine.cont_ptes * self.page_size
+            if p.pte_cont(self.raw_get(addr)):
                 addr = self.block_start(addr)
-            if nr > 1 and p.pte_valid_cont(self.raw_get(end - self.page_size)):
-                end = self.block_start(end - self.page_size) + self.machine.cont_ptes * self.page_size
-            elif nr == 1 and p.pte_valid_cont(self.ptes[addr]):
-                end = addr + self.machine.cont_ptes * self.page_size
         for each in range(addr, end, self.page_size):
             word = self.raw_get(each)
             if dirty:

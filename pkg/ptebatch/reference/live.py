@@ -381,9 +381,9 @@ class LiveMM(RefMM):
         """UFFDIO_WRITEPROTECT."""
         return self.run(lambda record: writeprotect(self, record, start, length, mode))
 
-    def fork(self) -> LiveMM:
-        """fork(2): the child's address space."""
-        child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=dict(self.files))
+    def fork(self, *, observer: Observer | None = None) -> LiveMM:
+        """fork(2): the child's address space; `observer` sees what is done to its tables."""
+        child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=dict(self.files), observer=observer)
         child.limits, child.pkeys = replace(self.limits), set(self.pkeys)
         self.run(lambda record: dup_mmap(child, self))
         return child

@@ -114,8 +114,8 @@ def move_page_tables(mm: LiveMM, start: int, end: int, to: int) -> None:
 def _move_table(mm: LiveMM, start: int, step: int, to: int) -> None:
     if step == mm.pmd_size and not mm.has_table(to):
         mm.ptes |= {to + i: mm.ptes.pop(start + i) for i in range(0, step, mm.page_size)}
-        mm.flush_range(start, start + step, leaf=False, stride=mm.machine.ptrs_per_pte)
         mm.barrier()
+        mm.flush_range(start, start + step, leaf=False, stride=mm.machine.ptrs_per_pte)
         return
     mm.alloc_table(to)
     move_ptes(mm, start, start + step, to)

@@ -8,6 +8,7 @@ Kinds of files, each with a function that returns a `Report`:
 `verify_traces`     mprotect(2) of real kernels: every leaf access in order
 `verify_loops`      large uniform mappings: TLBI, DSB, function entries
 `verify_live`       address spaces that live: state after every call, TLBI, DSB
+`verify_live_traces`  the same calls: stores and exchanges, TLBI and DSB in order
 `verify_prim`       single PTE helpers: rows of input and output
 =================== =========================================================
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from .dumps import verify_dumps
 from .live import verify_live
+from .livetraces import verify_live_traces
 from .loops import LoopRow, loop_rows, verify_loops
 from .prim import verify_prim
 from .report import Difference, FileReport, Line, Report
@@ -34,6 +36,7 @@ __all__ = [
     "loop_rows",
     "verify_dumps",
     "verify_live",
+    "verify_live_traces",
     "verify_loops",
     "verify_prim",
     "verify_traces",
