@@ -52,6 +52,13 @@ class Era:
         A write fault that reuses a page flushes it on its own CPU only (since 6.19).
     map_dirty : bool
         A writable entry of a file's page that is dirty is dirty from the start (since 6.16).
+    wp_flush_by_size : bool
+        That flush is a range flush of what the entry maps (measured on 7.3, read in 7.2, taken for 7.1).
+    cold_invalidates : bool
+        MADV_COLD takes a PMD entry away and flushes it before it makes it old (up to 7.2; later releases
+        of stable series may differ from the one that was measured).
+    pt_reclaim : bool
+        MADV_DONTNEED frees the leaf tables that it empties (measured on 7.0, not looked at in 6.19).
     exclusive_write : bool
         There is a writable device-exclusive entry, which moves the softleaf types below it (6.12 only).
     repeat_tlbi_cpus : tuple of str
@@ -72,21 +79,24 @@ class Era:
     move_batched: bool
     wp_flush_local: bool
     map_dirty: bool
+    wp_flush_by_size: bool
+    cold_invalidates: bool
+    pt_reclaim: bool
     exclusive_write: bool = False
     repeat_tlbi_cpus: tuple[str, ...] = ()
 
 
 _REPEAT = ("n1", "x4", "bbml2")
 _rows = {
-    "6.12": Era("6.12.107", "per-pte", False, False, True, False, 0, False, True, False, False, False, False, False, exclusive_write=True),
-    "6.16": Era("6.16.12", "per-pte", False, False, True, True, 0, True, True, False, True, False, False, True),
-    "6.17": Era("6.17.13", "folio", True, False, True, False, 2, True, True, False, True, True, False, True),
-    "6.18": Era("6.18.15", "folio", True, False, True, False, 2, True, True, False, True, True, False, True),
-    "6.19": Era("6.19.14", "folio", True, True, True, False, 2, True, True, True, True, True, True, True),
-    "7.0": Era("7.0.13", "folio", True, True, True, False, 2, True, True, True, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
-    "7.1": Era("7.1.13", "folio", True, True, True, False, 2, True, False, True, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
-    "7.2": Era("7.2.12", "folio", True, True, True, False, 2, True, False, True, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
-    "7.3": Era("7.3.4", "folio", True, True, False, False, 3, True, False, True, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
+    "6.12": Era("6.12.107", "per-pte", False, False, True, False, 0, False, True, False, False, False, False, False, False, True, False, exclusive_write=True),
+    "6.16": Era("6.16.12", "per-pte", False, False, True, True, 0, True, True, False, True, False, False, True, False, True, False),
+    "6.17": Era("6.17.13", "folio", True, False, True, False, 2, True, True, False, True, True, False, True, False, True, False),
+    "6.18": Era("6.18.15", "folio", True, False, True, False, 2, True, True, False, True, True, False, True, False, True, False),
+    "6.19": Era("6.19.14", "folio", True, True, True, False, 2, True, True, True, True, True, True, True, False, True, False),
+    "7.0": Era("7.0.13", "folio", True, True, True, False, 2, True, True, True, True, True, True, True, False, True, True, repeat_tlbi_cpus=_REPEAT),
+    "7.1": Era("7.1.13", "folio", True, True, True, False, 2, True, False, True, True, True, True, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
+    "7.2": Era("7.2.12", "folio", True, True, True, False, 2, True, False, True, True, True, True, True, True, True, True, repeat_tlbi_cpus=_REPEAT),
+    "7.3": Era("7.3.4", "folio", True, True, False, False, 3, True, False, True, True, True, True, True, True, False, True, repeat_tlbi_cpus=_REPEAT),
 }
 
 #: every kernel that is modelled, oldest first

@@ -73,7 +73,8 @@ class Machine:
     va_bits : int
         Size of the user address space in bits.
     gather_early_exit, needs_flush, paint_invalid, mkwrite_always, guard_markers, asid_extra_dsb, sticky_flags, \
-wp_reuse_large, move_batched, wp_flush_local, map_dirty, exclusive_write : bool, optional
+wp_reuse_large, move_batched, wp_flush_local, map_dirty, wp_flush_by_size, \
+cold_invalidates, pt_reclaim, exclusive_write : bool, optional
         Era switches, see `Era`; default by kernel.
     bbml_elides : int, optional
         Era switch, see `Era`.
@@ -118,6 +119,9 @@ wp_reuse_large, move_batched, wp_flush_local, map_dirty, exclusive_write : bool,
     move_batched: bool = _era_default()
     wp_flush_local: bool = _era_default()
     map_dirty: bool = _era_default()
+    wp_flush_by_size: bool = _era_default()
+    cold_invalidates: bool = _era_default()
+    pt_reclaim: bool = _era_default()
     exclusive_write: bool = _era_default()
     release: str = field(default="", compare=False)
 

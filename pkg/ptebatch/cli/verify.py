@@ -25,6 +25,7 @@ _KINDS = {
     "traces": "hardware traces: PTE reads and writes in order",
     "live": "living address spaces: each script replayed from nothing: state after every call, TLBI, DSB",
     "live_traces": "the same: stores, exchanges, TLBI and DSB of each call in order",
+    "oploops": "calls over whole regions of 16 MiB: TLBI, functions called",
     "loops": "hardware loops over large mappings: TLBI, DSB, functions called",
 }
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             raise PtebatchError(f"--strategy {args.strategy} and --{next(iter(asked))} are two runs; give one of them")
         return verify_strategy.run(args)
     if not asked:
-        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces, --live, --live-traces or --loops with files, or --strategy")
+        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces, --live, --live-traces, --oploops or --loops with files, or --strategy")
     reports = {}
     with progress() as say:
         for kind, paths in asked.items():

@@ -134,13 +134,11 @@ def _set_access_flags(mm: LiveMM, addr: int, entry: int, *, write: bool) -> None
     whole = mm.machine.contpte and p.pte_valid_cont(word) and p.pte_write(word) == p.pte_write(entry)
     if not mm.ptep_set_access_flags(addr, entry) or not write:
         return
-    first = mm.block_start(addr) if whole else addr
+    first, nr = (mm.block_start(addr), mm.machine.cont_ptes) if whole else (addr, 1)
     if mm.machine.wp_flush_local:
-        mm.flush_page_local(first)
-    elif whole:
-        mm.flush_range(first, first + mm.machine.cont_ptes * mm.page_size)
+        mm.flush_local(first, nr)
     else:
-        mm.flush_page(addr)
+        mm.flush_range(first, first + nr * mm.page_size)
 
 
 # ---- anonymous memory ----
@@ -221,9 +219,11 @@ def _huge_fits(mm: LiveMM, vma: RefVma, first: int) -> bool:
 def _huge_new(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
     """do_huge_pmd_anonymous_page(); False: no such folio is free."""
     if not write:
+        if not mm.thp.use_zero_page:
+            return False
         raise LayoutError(
-            f"the first read at {first:#x} maps the huge zero page, which is not modelled; write first, or allow no folios "
-            f"of order {mm.machine.pmd_order}"
+            f"the first read at {first:#x} maps the huge zero page, which is not modelled; write first, or give "
+            "Thp(use_zero_page=False)"
         )
     folio = mm.frames.alloc(mm.machine.pmd_order)
     if folio is None:
@@ -252,8 +252,10 @@ def _huge(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
             word = p.pte_mkwrite(p.pte_mkdirty(word), always=mm.machine.mkwrite_always)
     word = p.pte_mkyoung(word)
     mm.pmds[first] = mk_pmd(p.pte_mkdirty(word) if write else word)
-    if write and mm.machine.wp_flush_local:
-        mm.flush_page_local(first)
+    if write and mm.machine.wp_flush_by_size:
+        mm.flush_local(first, mm.machine.ptrs_per_pte, stride=mm.machine.ptrs_per_pte)
+    elif write and mm.machine.wp_flush_local:
+        mm.flush_local(first)
     elif write:
         mm.flush_page(first)
     return True
@@ -305,6 +307,9 @@ def _copy(mm: LiveMM, vma: RefVma, addr: int, folio: Folio | None, pfn: int) -> 
     """
     mm.count("wp_page_copy")
     new = _alloc_page(mm)
+    if folio is not None and not mm.machine.hafdbs:
+        # the page is read to be copied, and no hardware makes the entry young for that
+        _set_access_flags(mm, addr, p.pte_mkyoung(mm.ptep_get(addr)), write=False)
     old = mm.get_and_clear_full_ptes(addr, 1)
     if p.pte_valid(old):
         mm.flush_page(addr)

@@ -154,18 +154,14 @@ def _unmap(mm: LiveMM, frames: Frames, folio: Folio) -> list[_Mapped]:
     for each, addr in list(frames.mappings(folio)):
         word = each.get_and_clear_full_ptes(addr, 1)
         if p.pte_valid(word):
-            if each.machine.repeat_tlbi:
-                # on these CPUs no flush may be left to be waited for
-                each.flush_page(addr)
-            else:
-                each.flush_page_later(addr)
-                in_flight = True
+            each.flush_page_later(addr)
+            in_flight = True
         mapped.append(_replaced(each, addr, word))
         each.set_ptes(addr, mapped[-1].unmapped(mm.page_shift))
         frames.unmap_pages(folio, p.pte_pfn(mm.page_shift, word), 1, each.mm_id)
         frames.put(folio)
     if in_flight:
-        mm.issue([("DSB ISH", 0, 0)])
+        mm.wait_for_flush()
     return mapped
 
 
@@ -207,7 +203,8 @@ def change_huge_pmd(mm: LiveMM, walk: Walk, first: int) -> None:
         if writable:
             new = p.pte_mkwrite(new, always=mm.machine.mkwrite_always)
     mm.pmds[first] = new
-    walk.gather.flush_pmd_range(first, mm.pmd_size)
+    if p.pte_needs_flush(mm.machine, old, new):
+        walk.gather.flush_pmd_range(first, mm.pmd_size)
     walk.record.pages += mm.machine.ptrs_per_pte
 
 
@@ -227,7 +224,8 @@ def young_huge_pmd(mm: LiveMM, first: int, *, dirty: bool) -> bool:
     word = mm.pmds[first]
     if not (p.pte_young(word) or (dirty and p.pte_dirty(word))):
         return False
-    mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
+    if dirty or mm.machine.cold_invalidates:
+        mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
     word = p.pte_mkold(word)
     mm.pmds[first] = p.pte_mkclean(word) if dirty else word
     return True

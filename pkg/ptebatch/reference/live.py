@@ -30,7 +30,7 @@ from .mremap import do_mremap
 from .result import RefResult, runs
 from .strategies import Step
 from .task_mmu import clear_refs
-from .tlb import Op, flush_local_sequence, flush_mm_sequence, flush_nosync_sequence, flush_sequence
+from .tlb import Op, flush_local_sequence, flush_mm_sequence, flush_nosync_sequence, flush_sequence, flush_wait_sequence
 from .userfaultfd import register, writeprotect
 from .vma import RefVma
 
@@ -57,10 +57,13 @@ class Thp:
     ----------
     always, madvise : frozenset of int
         Orders that every VMA may get, and those that it must have asked for.
+    use_zero_page : bool
+        The first read of a range of a PMD's size maps the huge zero page.
     """
 
     always: frozenset[int] = frozenset()
     madvise: frozenset[int] = frozenset()
+    use_zero_page: bool = True
 
     def of(self, flags: int) -> frozenset[int]:
         """Orders that a VMA with these flags may get."""
@@ -208,9 +211,13 @@ class LiveMM(RefMM):
         """flush_tlb_mm()."""
         self.issue(flush_mm_sequence(self.machine))
 
-    def flush_page_local(self, addr: int) -> None:
-        """local_flush_tlb_page()."""
-        self.issue(flush_local_sequence(self.machine, addr))
+    def flush_local(self, addr: int, pages: int = 1, *, stride: int = 1) -> None:
+        """local_flush_tlb_page() and its like."""
+        self.issue(flush_local_sequence(self.machine, addr, pages, stride=stride))
+
+    def wait_for_flush(self) -> None:
+        """try_to_unmap_flush()."""
+        self.issue(flush_wait_sequence(self.machine))
 
     def flush_page_later(self, addr: int) -> None:
         """set_tlb_ubc_flush_pending(): issued now, waited for by `wait_for_flush`."""

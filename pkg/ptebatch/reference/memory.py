@@ -92,9 +92,18 @@ class Unmap:
             elif not p.pte_none(word):
                 self._softleaf(addr, word)
             addr += nr * mm.page_size
+        if self.keep_markers and mm.machine.pt_reclaim and end - start == mm.pmd_size:
+            self._reclaim(start)
         if at_once:
             # a dirty page of a file may be cleaned as soon as the table is unlocked
             self.flush()
+
+    def _reclaim(self, first: int) -> None:
+        """try_get_and_clear_pmd(): a table that was emptied as a whole is given back at once."""
+        mm = self.mm
+        if not any(mm.ptes[addr] for addr in range(first, first + mm.pmd_size, mm.page_size)):
+            self.gather.free_table(first, mm.page_size)
+            mm.free_table(first)
 
     def _present(self, addr: int, max_nr: int, word: int) -> tuple[int, bool]:
         mm = self.mm

@@ -17,7 +17,6 @@ VALE1IS = "VALE1IS"
 RVALE1IS = "RVALE1IS"
 VAE1IS = "VAE1IS"
 RVAE1IS = "RVAE1IS"
-VALE1 = "VALE1"
 ASIDE1IS = "ASIDE1IS"
 DSB_ISHST = "DSB ISHST"
 DSB_ISH = "DSB ISH"
@@ -93,10 +92,16 @@ def flush_nosync_sequence(machine: Machine, start: int, pages: int) -> list[Op]:
     return _waited_for(machine, range_ops(machine, start, pages, tlb_range=machine.tlb_range))[:-1]
 
 
-def flush_local_sequence(machine: Machine, addr: int) -> list[Op]:
-    """local_flush_tlb_page(): one page, on this CPU only."""
-    ops: list[Op] = [(VALE1, addr, 1)] * (2 if machine.kpti else 1)
-    return [(DSB_NSHST, 0, 0), *ops, (DSB_NSH, 0, 0)]
+def flush_wait_sequence(machine: Machine) -> list[Op]:
+    """arch_tlbbatch_flush(): wait for what was issued."""
+    return _waited_for(machine, [])[1:]
+
+
+def flush_local_sequence(machine: Machine, addr: int, pages: int = 1, *, stride: int = 1) -> list[Op]:
+    """local_flush_tlb_page() and its like: some pages, on this CPU only."""
+    ops = range_ops(machine, addr, pages, tlb_range=machine.tlb_range, stride=stride)
+    local = [(kind.removesuffix("IS"), at, nr) for kind, at, nr in ops for _ in range(2 if machine.kpti else 1)]
+    return [(DSB_NSHST, 0, 0), *local, (DSB_NSH, 0, 0)]
 
 
 def _waited_for(machine: Machine, ops: list[Op]) -> list[Op]:

@@ -9,6 +9,7 @@ Kinds of files, each with a function that returns a `Report`:
 `verify_loops`      large uniform mappings: TLBI, DSB, function entries
 `verify_live`       address spaces that live: state after every call, TLBI, DSB
 `verify_live_traces`  the same calls: stores and exchanges, TLBI and DSB in order
+`verify_oploops`    calls over whole regions: TLBI, function entries
 `verify_prim`       single PTE helpers: rows of input and output
 =================== =========================================================
 
@@ -22,6 +23,7 @@ from .dumps import verify_dumps
 from .live import verify_live
 from .livetraces import verify_live_traces
 from .loops import LoopRow, loop_rows, verify_loops
+from .oploops import verify_oploops
 from .prim import verify_prim
 from .report import Difference, FileReport, Line, Report
 from .traces import verify_traces
@@ -38,6 +40,7 @@ __all__ = [
     "verify_live",
     "verify_live_traces",
     "verify_loops",
+    "verify_oploops",
     "verify_prim",
     "verify_traces",
     "verify_vectors",

@@ -51,7 +51,7 @@ def file_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
 
 
 #: files of each option, by a key that their object, or the first of their list, has and no other kind
-_KINDS = {"engines": "vectors", "ops": "dumps", "run": "traces", "test": "loops", "steps": "live", "idx": "live-traces"}
+_KINDS = {"engines": "vectors", "ops": "dumps", "run": "traces", "test": "loops", "steps": "live", "idx": "live-traces", "runs": "oploops"}
 
 
 def read_json(path: str, kind: str = "") -> Node:
@@ -61,7 +61,7 @@ def read_json(path: str, kind: str = "") -> Node:
     ----------
     path : str
     kind : str
-        What it should be: ``vectors``, ``dumps``, ``traces``, ``loops``, ``live`` or ``live-traces``.
+        What it should be: ``vectors``, ``dumps``, ``traces``, ``loops``, ``live``, ``live-traces`` or ``oploops``.
 
     Raises
     ------
