@@ -89,7 +89,7 @@ def _dontneed(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
         raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is locked or no memory")
     if vma.flags & b.VM_SEALED and vma.anonymous and not vma.flags & b.VM_WRITE:
         raise Refused(errno.EPERM, start, f"VMA {vma.start:#x} is sealed")
-    Unmap(mm, keep_markers=True).vma(start, end)
+    Unmap(mm, keep_markers=True, reclaim=True).vma(start, end)
 
 
 def _free(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:

@@ -38,6 +38,8 @@ class Unmap:
     mm : LiveMM
     keep_markers : bool
         Guard markers stay, as for MADV_DONTNEED.
+    reclaim : bool
+        A table that is emptied as a whole is given back, too, where the kernel does that.
     gather : MmuGather
     pages : list of (Folio, int)
         References to give back once the range is flushed.
@@ -45,6 +47,7 @@ class Unmap:
 
     mm: LiveMM
     keep_markers: bool = False
+    reclaim: bool = False
     gather: MmuGather = field(default_factory=MmuGather)
     pages: list[tuple[Folio, int]] = field(default_factory=list)
 
@@ -92,7 +95,7 @@ class Unmap:
             elif not p.pte_none(word):
                 self._softleaf(addr, word)
             addr += nr * mm.page_size
-        if self.keep_markers and mm.machine.pt_reclaim and end - start == mm.pmd_size:
+        if self.reclaim and mm.machine.pt_reclaim and end - start == mm.pmd_size:
             self._reclaim(start)
         if at_once:
             # a dirty page of a file may be cleaned as soon as the table is unlocked
