@@ -21,6 +21,7 @@ __all__ = [
     "NotationError",
     "PtebatchError",
     "StrategyError",
+    "SyscallError",
     "closest",
     "split_hint",
 ]
@@ -76,8 +77,8 @@ class InputError(PtebatchError):
         super().__init__(": ".join(part for part in (self.path, place, message) if part))
 
 
-class MprotectError(OSError):
-    """mprotect() failed; what it had changed before stays changed, as in the kernel.
+class SyscallError(OSError):
+    """A system call failed; what it had changed before stays changed, as in the kernel.
 
     Parameters
     ----------
@@ -96,6 +97,10 @@ class MprotectError(OSError):
         self.addr = addr
         self.reason = reason
         self.result = result
+
+
+class MprotectError(SyscallError):
+    """mprotect() failed; the parameters are those of `SyscallError`."""
 
 
 #: why a system call refused: one sentence for each check, in the order of the core's WHY_ numbers (spec 6.1 to 6.4)

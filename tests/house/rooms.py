@@ -29,7 +29,7 @@ ROOMS = {
     "snapshot": "bits errors machine mm notation",  # notation has the patterns of exclusivity
     "simulate": "bits errors kernels layouts machine mm operations report snapshot strategies",
     "checker": "bits errors events machine mm notation reference report strategies",
-    "verify": "arm64 bits counters errors events kernels machine mm notation strategies",
+    "verify": "arm64 bits counters errors events kernels machine mm notation reference strategies",
     "testing": "bits checker errors events kernels layouts machine mm notation reference strategies",
     "cli": "base bits checker counters errors kernels layouts machine mm notation operations report simulate snapshot strategies "
     "traces verify",

@@ -199,10 +199,14 @@ def test_the_reference_imports_nothing_compiled():
     assert not ARROWS["reference"] & {*CORE, "batch"}
 
 
+#: what makes an address space live stands in the reference alone so far
+NOT_YET_IN_THE_CORE = "collapse fault filemap frames huge_memory live madvise memory mlock mmap mremap task_mmu userfaultfd"
+
+
 def test_the_reference_has_the_file_names_of_the_core():
     """A reader who knows one finds the other; what only one of them needs is named here."""
     core = {path.stem for path in HEADERS}
     ours = {path.stem for path in (PKG / "reference").glob("*.py")} - {"__init__"}
-    assert ours <= core, ours - core
+    assert ours - core == set(NOT_YET_IN_THE_CORE.split())
     rules = "pte contpte tlb mmu folio_batch strategies window change_protection softleaf vma mprotect"
     assert set(rules.split()) <= ours

@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
             raise PtebatchError(f"--strategy {args.strategy} and --{next(iter(asked))} are two runs; give one of them")
         return verify_strategy.run(args)
     if not asked:
-        raise PtebatchError("there is nothing to verify; give --vectors, --dumps, --traces, --live, --live-traces, --oploops or --loops with files, or --strategy")
+        options = ", ".join(f"--{kind.replace('_', '-')}" for kind in _KINDS)
+        raise PtebatchError(f"there is nothing to verify; give {options} with files, or --strategy")
     reports = {}
     with progress() as say:
         for kind, paths in asked.items():

@@ -95,9 +95,8 @@ def handle_mm_fault(mm: LiveMM, addr: int, *, write: bool) -> None:
         if _huge(mm, vma, first, write=write):
             return
         split_huge_pmd(mm, first)
-    elif not mm.has_table(addr) and vma.anonymous and _huge_fits(mm, vma, first):
-        if _huge_new(mm, vma, first, write=write):
-            return
+    elif not mm.has_table(addr) and _huge_fits(mm, vma, first) and _huge_new(mm, vma, first, write=write):
+        return
     mm.alloc_table(addr)
     word = mm.ptep_get(addr)
     if p.pte_none(word):
@@ -122,7 +121,7 @@ def _softleaf(word: int, addr: int) -> None:
             raise Signal(signal.SIGSEGV)
         if p.swp_offset(word) & b.PTE_MARKER_POISONED:
             raise Signal(signal.SIGBUS)
-    raise LayoutError(f"the entry at {addr:#x}, {word:#x}, is neither none nor present, and its fault is not modelled")
+    raise LayoutError(f"the entry at {addr:#x}, {word:#x}, is neither none nor present, and its fault is not modelled; unmap it")
 
 
 def _set_access_flags(mm: LiveMM, addr: int, entry: int, *, write: bool) -> None:
@@ -213,7 +212,7 @@ def _writable(mm: LiveMM, vma: RefVma, pfn: int) -> int:
 
 def _huge_fits(mm: LiveMM, vma: RefVma, first: int) -> bool:
     allowed = mm.machine.pmd_order in mm.thp.of(vma.flags)
-    return allowed and vma.start <= first and first + mm.pmd_size <= vma.end
+    return vma.anonymous and allowed and vma.start <= first and first + mm.pmd_size <= vma.end
 
 
 def _huge_new(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
@@ -374,9 +373,7 @@ def _around(mm: LiveMM, vma: RefVma, inode: Inode, addr: int) -> bool:
     return bool(mm.ptes[addr])
 
 
-def _set_pte_range(
-    mm: LiveMM, vma: RefVma, inode: Inode, folio: Folio, low: int, nr: int, addr: int, *, write: bool
-) -> None:
+def _set_pte_range(mm: LiveMM, vma: RefVma, inode: Inode, folio: Folio, low: int, nr: int, addr: int, *, write: bool) -> None:
     """set_pte_range(): nr pages of a file's folio from `low` on; old where nobody asked for them and CPUs set AF."""
     index = vma.pgoff + (low - vma.start) // mm.page_size
     pfn = inode.pages[index]

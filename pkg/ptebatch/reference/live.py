@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 
 from .. import bits as b
 from ..counters import COUNTERS
-from ..errors import LayoutError, MprotectError
+from ..errors import LayoutError, MprotectError, SyscallError
 from ..machine import Machine
 from . import pte as p
 from .change_protection import Record, Walk
+from .fault import access
 from .filemap import Inode
 from .frames import Buddy, Frames
-from .fault import access
 from .huge_memory import as_pte, change_huge_pmd, split_huge_pmd
 from .madvise import do_madvise
 from .mlock import check_populated, do_mlock, do_mseal, do_munlock
@@ -112,7 +112,9 @@ class LiveMM(RefMM):
         self.counters |= dict.fromkeys(LIVE_COUNTERS, 0)
 
     @classmethod
-    def make(cls, machine: Machine, *, memory: int = 0, thp: Thp | None = None, fragmentation: float = 0.0, seed: int = 0) -> LiveMM:
+    def make(
+        cls, machine: Machine, *, memory: int = 0, thp: Thp | None = None, fragmentation: float = 0.0, seed: int = 0
+    ) -> LiveMM:
         """An empty address space on a machine of its own.
 
         Parameters
@@ -232,12 +234,12 @@ class LiveMM(RefMM):
 
     # Calls
 
-    def run(self, call: Callable[[Record], int | None]) -> RefResult:
+    def run(self, call: Callable[[Record], int | None], error: type[SyscallError] = SyscallError) -> RefResult:
         """Run a call: counters and logs from nothing, `pages` is what it returns.
 
         Raises
         ------
-        OSError
+        SyscallError
             What the call refuses; what was done before stays done.
         """
         record = Record()
@@ -245,18 +247,18 @@ class LiveMM(RefMM):
         self.convert_flushes = []
         self.cleared = {}
         self.vma_list.splits = self.vma_list.merges = 0
-        refused: list[Refused] = []
+        refused: Refused | None = None
         try:
             record.pages = call(record) or record.pages
         except Refused as why:
-            refused.append(why)
+            refused = why
         self.count("vma_splits", self.vma_list.splits)
         self.count("vma_merges", self.vma_list.merges)
         result = RefResult(
             record.pages, dict(self.counters), runs(record.batches), runs(record.subs), list(self.convert_flushes), record.gathers
         )
-        for why in refused:
-            raise MprotectError(why.errno, why.reason, why.addr, result)
+        if refused is not None:
+            raise error(refused.errno, refused.reason, refused.addr, result)
         return result
 
     def _split_huge_at(self, addr: int) -> None:
@@ -348,7 +350,7 @@ class LiveMM(RefMM):
 
         watched, self.observer = self.observer, observer or self.observer
         try:
-            return self.run(call)
+            return self.run(call, MprotectError)
         finally:
             self.observer = watched
 

@@ -74,11 +74,14 @@ def do_madvise(mm: LiveMM, start: int, length: int, advice: int) -> None:
         if acts is not None:
             acts(mm, vma, low, high)
         else:
-            on, off = _FLAGS[advice]
-            mm.change_flags(low, high, lambda each: each.flags & ~off | on)
+            mm.change_flags(low, high, _advised(*_FLAGS[advice]))
         addr = vma.end
     if hole or addr < end:
         raise Refused(errno.ENOMEM, addr, "a part of the range is not mapped; the rest was advised")
+
+
+def _advised(on: int, off: int) -> Callable[[RefVma], int]:
+    return lambda vma: vma.flags & ~off | on
 
 
 # ---- giving back ----

@@ -6,6 +6,7 @@ unmap_page_range), mm/mmu_gather.c.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def tables_of(mm: LiveMM, start: int, end: int) -> list[tuple[int, int]]:
     """The pieces of a range, one a leaf table."""
     cuts = [start, *range(mm.table_start(start) + mm.pmd_size, end, mm.pmd_size), end]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
 
 
 # ---- unmapping ----

@@ -51,7 +51,7 @@ def do_mremap(mm: LiveMM, start: int, old_length: int, new_length: int, flags: i
     if flags & MREMAP_FIXED:
         return _to(mm, vma, start, end, new_size, flags, new_start)
     if flags & MREMAP_DONTUNMAP:
-        raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP without MREMAP_FIXED needs a free place, whose choice is not modelled")
+        raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP needs a free place, whose choice is not modelled; give MREMAP_FIXED")
     if new_size <= end - start:
         if new_size < end - start:
             unmap_range(mm, start + new_size, end)
@@ -80,8 +80,9 @@ def _to(mm: LiveMM, vma: RefVma, start: int, end: int, new_size: int, flags: int
     if new_size < end - start:
         unmap_range(mm, start + new_size, end)
         end = start + new_size
-    vma = mm.vma_at(start)
-    assert vma is not None
+    moved = mm.vma_at(start)
+    assert moved is not None
+    vma = moved
     pgoff = vma.pgoff + (start - vma.start) // mm.page_size
     if vma.anonymous and not vma.anon_vma:
         # nothing depends on where it was: it may be merged with what lies beside it now

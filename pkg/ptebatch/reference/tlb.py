@@ -24,9 +24,7 @@ DSB_NSHST = "DSB NSHST"
 DSB_NSH = "DSB NSH"
 
 
-def range_ops(
-    machine: Machine, start: int, pages: int, *, tlb_range: bool, leaf: bool = True, stride: int = 1
-) -> list[Op]:
+def range_ops(machine: Machine, start: int, pages: int, *, tlb_range: bool, leaf: bool = True, stride: int = 1) -> list[Op]:
     """TLBI instructions of __flush_tlb_range_op(), before KPTI doubles them.
 
     Parameters

@@ -84,8 +84,8 @@ def _state(name: str, mm: LiveMM, node: Node) -> list[Difference]:
             levels.add(11)
         word = mm.pmds[first] if first in mm.pmds else mm.ptes.get(addr, 0)
         ours.append(word)
-        exclusive_here, folio_here = _page(mm, word, mm.pte_index(addr) if first in mm.pmds else 0)
-        exclusive, folio = exclusive + exclusive_here, folio + folio_here
+        page = _page(mm, word, mm.pte_index(addr) if first in mm.pmds else 0)
+        exclusive, folio = exclusive + page[0], folio + page[1]
     recorded = node.maybe("level")
     pairs = [
         ("level", sorted(recorded.wholes()) if recorded is not None else [], sorted(levels)),
@@ -178,7 +178,7 @@ def replay(node: Node) -> Iterator[list[Difference]]:
         try:
             yield _step(script, i, step)
         except LayoutError as e:
-            yield [Difference(f"{script.scenario}, step {i}", "refused", "a step", e.sentence())]
+            yield [Difference(f"{script.scenario}, step {i}", "refused", "a step", str(e))]
             return
 
 

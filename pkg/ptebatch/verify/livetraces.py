@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..errors import LayoutError, PtebatchError
 from ..machine import Machine
 from .hardware import machine_of
 from .live import WHOLE_PROCESS, call_of
@@ -151,10 +150,8 @@ def check_live_traces(path: str, doc: Node) -> FileReport:
     for group in _scripts(windows):
         replay = _Windows(group[0].key("scenario").text(), machine, block)
         for node in group:
-            try:
+            with node.guard():
                 line.add(replay.window(node))
-            except LayoutError as e:
-                raise PtebatchError(f"{path}: {replay.script.scenario}, window {replay.done}: {e}") from e
     return report
 
 

@@ -51,7 +51,15 @@ def file_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
 
 
 #: files of each option, by a key that their object, or the first of their list, has and no other kind
-_KINDS = {"engines": "vectors", "ops": "dumps", "run": "traces", "test": "loops", "steps": "live", "idx": "live-traces", "runs": "oploops"}
+_KINDS = {
+    "engines": "vectors",
+    "ops": "dumps",
+    "run": "traces",
+    "test": "loops",
+    "steps": "live",
+    "idx": "live-traces",
+    "runs": "oploops",
+}
 
 
 def read_json(path: str, kind: str = "") -> Node:

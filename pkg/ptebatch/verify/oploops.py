@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .. import bits as b
-from ..errors import MprotectError
+from ..errors import SyscallError
 from ..reference import madvise as m
 from ..reference.huge_memory import split_huge_pmd
 from ..reference.live import LiveMM, Thp
@@ -73,7 +73,7 @@ class _Region:
         """Make a call and add up what it counted."""
         try:
             do()
-        except MprotectError as e:
+        except SyscallError as e:
             return -int(e.errno or 0)
         finally:
             self.counters.update(self.mm.counters)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .. import bits as b
-from ..errors import MprotectError
+from ..errors import SyscallError
 from ..machine import Machine
 from ..reference.fault import Signal
 from ..reference.filemap import Inode
@@ -119,7 +119,7 @@ class Script:
         who.counters = {}
         try:
             who.counters = CALLS[call.name](self, who.mm, call)
-        except MprotectError as e:
+        except SyscallError as e:
             who.counters = e.result.counters
             return -int(e.errno or 0)
         except Signal as e:
