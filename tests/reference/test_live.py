@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -195,10 +196,8 @@ class Living(RuleBasedStateMachine):
         self.mms[0].mmap(BASE, PAGES << 12, RW)
 
     def call(self, who: int, what: str, *args: object, **how: object) -> None:
-        try:
+        with suppress(SyscallError, Signal):
             getattr(self.mms[who % len(self.mms)], what)(*args, **how)
-        except (SyscallError, Signal):
-            pass
 
     @rule(who=st.integers(0, 2), page=st.integers(0, PAGES - 1), write=st.booleans())
     def touch(self, who: int, page: int, write: bool) -> None:

@@ -306,9 +306,6 @@ def _copy(mm: LiveMM, vma: RefVma, addr: int, folio: Folio | None, pfn: int) -> 
     """
     mm.count("wp_page_copy")
     new = _alloc_page(mm)
-    if folio is not None and not mm.machine.hafdbs:
-        # the page is read to be copied, and no hardware makes the entry young for that
-        _set_access_flags(mm, addr, p.pte_mkyoung(mm.ptep_get(addr)), write=False)
     old = mm.get_and_clear_full_ptes(addr, 1)
     if p.pte_valid(old):
         mm.flush_page(addr)
