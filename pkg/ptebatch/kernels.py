@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from .errors import MachineError
@@ -59,6 +59,8 @@ class Era:
         of stable series may differ from the one that was measured).
     pt_reclaim : bool
         MADV_DONTNEED frees the leaf tables that it empties (measured on 7.0, not looked at in 6.19).
+    mremap_many : bool
+        mremap() moves several VMAs at once where the length stays (since 6.17).
     exclusive_write : bool
         There is a writable device-exclusive entry, which moves the softleaf types below it (6.12 only).
     repeat_tlbi_cpus : tuple of str
@@ -67,133 +69,72 @@ class Era:
 
     measured: str
     strategy: str
-    gather_early_exit: bool
-    needs_flush: bool
-    paint_invalid: bool
-    mkwrite_always: bool
-    bbml_elides: int
-    guard_markers: bool
-    asid_extra_dsb: bool
-    sticky_flags: bool
-    wp_reuse_large: bool
-    move_batched: bool
-    wp_flush_local: bool
-    map_dirty: bool
-    wp_flush_by_size: bool
-    cold_invalidates: bool
-    pt_reclaim: bool
+    gather_early_exit: bool = False
+    needs_flush: bool = False
+    paint_invalid: bool = False
+    mkwrite_always: bool = False
+    bbml_elides: int = 0
+    guard_markers: bool = False
+    asid_extra_dsb: bool = False
+    sticky_flags: bool = False
+    wp_reuse_large: bool = False
+    move_batched: bool = False
+    wp_flush_local: bool = False
+    map_dirty: bool = False
+    wp_flush_by_size: bool = False
+    cold_invalidates: bool = False
+    pt_reclaim: bool = False
+    mremap_many: bool = False
     exclusive_write: bool = False
     repeat_tlbi_cpus: tuple[str, ...] = ()
 
 
 _REPEAT = ("n1", "x4", "bbml2")
+_6_12 = Era(
+    "6.12.107",
+    "per-pte",
+    paint_invalid=True,
+    asid_extra_dsb=True,
+    exclusive_write=True,
+    cold_invalidates=True,
+)
+# what each changed; a switch that is not named is as before
+_6_16 = replace(
+    _6_12,
+    measured="6.16.12",
+    mkwrite_always=True,
+    guard_markers=True,
+    exclusive_write=False,
+    wp_reuse_large=True,
+    map_dirty=True,
+)
+_6_17 = replace(
+    _6_16,
+    measured="6.17.13",
+    strategy="folio",
+    gather_early_exit=True,
+    mkwrite_always=False,
+    bbml_elides=2,
+    move_batched=True,
+    mremap_many=True,
+)
+_6_18 = replace(_6_17, measured="6.18.15")
+_6_19 = replace(_6_18, measured="6.19.14", needs_flush=True, sticky_flags=True, wp_flush_local=True)
+_7_0 = replace(_6_19, measured="7.0.13", pt_reclaim=True, repeat_tlbi_cpus=_REPEAT)
+_7_1 = replace(_7_0, measured="7.1.13", asid_extra_dsb=False, wp_flush_by_size=True)
+_7_2 = replace(_7_1, measured="7.2.12")
+_7_3 = replace(_7_2, measured="7.3.4", paint_invalid=False, bbml_elides=3, cold_invalidates=False)
+
 _rows = {
-    "6.12": Era(
-        "6.12.107",
-        "per-pte",
-        False,
-        False,
-        True,
-        False,
-        0,
-        False,
-        True,
-        False,
-        False,
-        False,
-        False,
-        False,
-        False,
-        True,
-        False,
-        exclusive_write=True,
-    ),
-    "6.16": Era(
-        "6.16.12", "per-pte", False, False, True, True, 0, True, True, False, True, False, False, True, False, True, False
-    ),
-    "6.17": Era("6.17.13", "folio", True, False, True, False, 2, True, True, False, True, True, False, True, False, True, False),
-    "6.18": Era("6.18.15", "folio", True, False, True, False, 2, True, True, False, True, True, False, True, False, True, False),
-    "6.19": Era("6.19.14", "folio", True, True, True, False, 2, True, True, True, True, True, True, True, False, True, False),
-    "7.0": Era(
-        "7.0.13",
-        "folio",
-        True,
-        True,
-        True,
-        False,
-        2,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        False,
-        True,
-        True,
-        repeat_tlbi_cpus=_REPEAT,
-    ),
-    "7.1": Era(
-        "7.1.13",
-        "folio",
-        True,
-        True,
-        True,
-        False,
-        2,
-        True,
-        False,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        repeat_tlbi_cpus=_REPEAT,
-    ),
-    "7.2": Era(
-        "7.2.12",
-        "folio",
-        True,
-        True,
-        True,
-        False,
-        2,
-        True,
-        False,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        repeat_tlbi_cpus=_REPEAT,
-    ),
-    "7.3": Era(
-        "7.3.4",
-        "folio",
-        True,
-        True,
-        False,
-        False,
-        3,
-        True,
-        False,
-        True,
-        True,
-        True,
-        True,
-        True,
-        True,
-        False,
-        True,
-        repeat_tlbi_cpus=_REPEAT,
-    ),
+    "6.12": _6_12,
+    "6.16": _6_16,
+    "6.17": _6_17,
+    "6.18": _6_18,
+    "6.19": _6_19,
+    "7.0": _7_0,
+    "7.1": _7_1,
+    "7.2": _7_2,
+    "7.3": _7_3,
 }
 
 #: every kernel that is modelled, oldest first

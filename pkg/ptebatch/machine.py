@@ -74,7 +74,7 @@ class Machine:
         Size of the user address space in bits.
     gather_early_exit, needs_flush, paint_invalid, mkwrite_always, guard_markers, asid_extra_dsb, sticky_flags, \
 wp_reuse_large, move_batched, wp_flush_local, map_dirty, wp_flush_by_size, \
-cold_invalidates, pt_reclaim, exclusive_write : bool, optional
+cold_invalidates, pt_reclaim, mremap_many, exclusive_write : bool, optional
         Era switches, see `Era`; default by kernel.
     bbml_elides : int, optional
         Era switch, see `Era`.
@@ -122,6 +122,7 @@ cold_invalidates, pt_reclaim, exclusive_write : bool, optional
     wp_flush_by_size: bool = _era_default()
     cold_invalidates: bool = _era_default()
     pt_reclaim: bool = _era_default()
+    mremap_many: bool = _era_default()
     exclusive_write: bool = _era_default()
     release: str = field(default="", compare=False)
 

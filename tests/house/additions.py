@@ -61,7 +61,7 @@ _KERNEL = Addition(
         Edit(
             "pkg/ptebatch/kernels.py",
             "}\n\n#: every kernel that is modelled, oldest first",
-            '    "7.9": Era("7.9.1", "folio", True, True, False, False, 3, True, False, True, repeat_tlbi_cpus=_REPEAT),\n',
+            '    "7.9": replace(_7_3, measured="7.9.1", asid_extra_dsb=True),\n',
         ),
     ),
     """

@@ -57,6 +57,9 @@ def _one(mm: LiveMM, vma: RefVma, first: int) -> int:
     # pmdp_collapse_flush(): nobody walks the table from here on
     mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=1)
     addr = first
+    for at in pages:
+        if p.pte_present(mm.ptes[at]) and not p.pte_special(mm.ptes[at]):
+            mm.frames.copy_page(new.head + mm.pte_index(at), p.pte_pfn(mm.page_shift, mm.ptes[at]))
     while addr < first + mm.pmd_size:
         addr += _clear(mm, addr, (first + mm.pmd_size - addr) // mm.page_size) * mm.page_size
     mm.free_table(first)

@@ -150,10 +150,11 @@ def anon_vma_prepare(mm: LiveMM, vma: RefVma) -> RefVma:
     near = [other for other in mm.vma_list.vmas if other.end == vma.start or vma.end == other.start]
     # the one behind is asked first
     for other in sorted(near, key=lambda each: -each.start):
-        if other.anon_vma and mm.vma_list.anon_vma_compatible(*sorted((vma, other), key=lambda each: each.start)):
-            return mm.vma_list.put(vma, replace(vma, anon_vma=other.anon_vma))
-    mm.frames.anon_vmas += 1
-    return mm.vma_list.put(vma, replace(vma, anon_vma=mm.frames.anon_vmas))
+        ordered = sorted((vma, other), key=lambda each: each.start)
+        if other.anon_vma and not other.fork_child and mm.vma_list.anon_vma_compatible(*ordered):
+            return mm.vma_list.put(vma, replace(vma, anon_vma=other.anon_vma, chain=other.chain))
+    number = mm.frames.new_anon_vma()
+    return mm.vma_list.put(vma, replace(vma, anon_vma=number, chain=(number,)))
 
 
 def _anonymous(mm: LiveMM, vma: RefVma, addr: int, *, write: bool) -> None:
@@ -309,6 +310,8 @@ def _copy(mm: LiveMM, vma: RefVma, addr: int, folio: Folio | None, pfn: int) -> 
     old = mm.get_and_clear_full_ptes(addr, 1)
     if p.pte_valid(old):
         mm.flush_page(addr)
+    if folio is not None:
+        mm.frames.copy_page(new.head, pfn)
     _map_new(mm, new)
     mm.set_ptes(addr, _writable(mm, vma, new.head))
     if folio is not None:
@@ -329,6 +332,7 @@ def _file(mm: LiveMM, vma: RefVma, addr: int, *, write: bool) -> None:
     if write and not vma.flags & b.VM_SHARED:
         vma = anon_vma_prepare(mm, vma)
         new = _alloc_page(mm)
+        mm.frames.copy_page(new.head, inode.pages[index])
         _map_new(mm, new)
         mm.set_ptes(addr, _writable(mm, vma, new.head))
         return

@@ -128,8 +128,10 @@ class Frames:
         self.mapcounts: dict[int, int] = {}
         self.mms: list[LiveMM] = []
         self.inodes: list[Inode] = []
-        # how many anon_vmas were made: the last one's number
-        self.anon_vmas = 0
+        # what pages hold, one byte each; those that are not here hold 0
+        self.contents: dict[int, int] = {}
+        # parent of each anon_vma that was made; one without a parent is its own
+        self.anon_vmas: dict[int, int] = {}
         zero = buddy.alloc(0)
         assert zero is not None
         self.zero_pfn = zero
@@ -172,7 +174,13 @@ class Frames:
             del self.folios[pfn]
             self.anon_exclusive.discard(pfn)
             self.mapcounts.pop(pfn, None)
+            self.contents.pop(pfn, None)
         self.buddy.give_back(folio.head, folio.order)
+
+    def copy_page(self, to: int, pfn: int) -> None:
+        """copy_user_highpage()."""
+        if pfn in self.contents:
+            self.contents[to] = self.contents[pfn]
 
     # Mapcounts
 
@@ -219,6 +227,21 @@ class Frames:
         # A third address space has no slot: only when one that has maps all of it again is it known alone.
         total = self.mapcount(folio)
         use.shared = total > 0 and total not in use.slots.values()
+
+    # anon_vmas: how many VMAs have one, and how many have one of it
+
+    def new_anon_vma(self, parent: int = 0) -> int:
+        """Number of a new one."""
+        number = len(self.anon_vmas) + 1
+        self.anon_vmas[number] = parent or number
+        return number
+
+    def reusable_anon_vma(self, number: int) -> bool:
+        """maybe_reuse_anon_vma(): no VMA has it for its own any more, and at most one anon_vma comes from it."""
+        vmas = [vma for mm in self.mms for vma in mm.vma_list.vmas]
+        linked = {each for vma in vmas for each in vma.chain}
+        children = sum(parent == number and child in linked for child, parent in self.anon_vmas.items())
+        return children < 2 and all(vma.anon_vma != number for vma in vmas)
 
     # Questions of the whole machine
 

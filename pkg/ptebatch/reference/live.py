@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .. import bits as b
 from ..counters import COUNTERS
@@ -23,7 +24,7 @@ from .huge_memory import as_pte, change_huge_pmd, split_huge_pmd
 from .madvise import do_madvise
 from .mlock import check_populated, do_mlock, do_mseal, do_munlock
 from .mm import RefMM, design_of
-from .mmap import do_munmap, dup_mmap, exit_mmap
+from .mmap import do_mmap, do_munmap, dup_mmap, exit_mmap
 from .mmu import Folio, Observer
 from .mprotect import Mprotect, Refused
 from .mremap import do_mremap
@@ -90,7 +91,7 @@ class LiveMM(RefMM):
     flush_pending : bool
         A deferred flush was issued and not waited for: the next walk of a table flushes first.
     files : dict of int to Inode
-        By the number that a VMA names.
+        By the number that a VMA names; those that were forked from each other share it.
     """
 
     frames: Frames = field(default_factory=lambda: Frames(Buddy(0, 1 << 16, 9)))
@@ -314,12 +315,39 @@ class LiveMM(RefMM):
         return p.pte_present(word) and not p.pte_protnone(word) and (not write or p.pte_write(word))
 
     def inode_of(self, vma: RefVma) -> Inode:
-        """File behind a VMA; that of shared anonymous memory is made when it is first asked for."""
-        if vma.file not in self.files:
-            self.files[vma.file] = Inode(self.frames)
+        """File behind a VMA."""
         return self.files[vma.file]
 
+    def add_vma(self, vma: RefVma) -> None:
+        """Add a VMA; shared anonymous memory gets its file (shmem_zero_setup())."""
+        if vma.file and vma.file not in self.files:
+            self.files[vma.file] = Inode(self.frames)
+        super().add_vma(vma)
+
+    def forget(self, gone: list[RefVma]) -> None:
+        """VMAs are gone; with its last one, shared anonymous memory is, too."""
+        self.vma_list.remove(gone)
+        for number in {vma.file for vma in gone if vma.file < 0}:
+            if not any(vma.file == number for mm in self.frames.mms for vma in mm.vma_list.vmas):
+                self.files.pop(number).drop()
+
     # Calls, as a process makes them
+
+    def load(self, addr: int) -> int:
+        """The byte that a page begins with, as far as `store` wrote it; for pages that are mapped."""
+        first = self.table_start(addr)
+        if first in self.pmds:
+            pfn = p.pte_pfn(self.page_shift, self.pmds[first]) + self.pte_index(addr)
+        else:
+            pfn = p.pte_pfn(self.page_shift, self.ptes[addr - addr % self.page_size])
+        return self.frames.contents.get(pfn, 0)
+
+    def store(self, addr: int, byte: int) -> None:
+        """What a program wrote to the page, after `touch`."""
+        first = self.table_start(addr)
+        word = self.pmds[first] if first in self.pmds else self.ptes[addr - addr % self.page_size]
+        pfn = p.pte_pfn(self.page_shift, word) + (self.pte_index(addr) if first in self.pmds else 0)
+        self.frames.contents[pfn] = byte
 
     def touch(self, addr: int, *, write: bool = False) -> RefResult:
         """Read or write one byte.
@@ -353,6 +381,10 @@ class LiveMM(RefMM):
             return self.run(call, MprotectError)
         finally:
             self.observer = watched
+
+    def mmap_fixed(self, start: int, length: int, prot: int, *, replace: bool = True, **what: Any) -> RefResult:
+        """mmap(2) with MAP_FIXED, or with MAP_FIXED_NOREPLACE; `what` is as for `mmap`."""
+        return self.run(lambda record: do_mmap(self, self.vma_of(start, length, prot, **what), replace_old=replace))
 
     def munmap(self, start: int, length: int) -> RefResult:
         """munmap(2)."""
@@ -392,7 +424,7 @@ class LiveMM(RefMM):
 
     def fork(self, *, observer: Observer | None = None) -> LiveMM:
         """fork(2): the child's address space; `observer` sees what is done to its tables."""
-        child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=dict(self.files), observer=observer)
+        child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=self.files, observer=observer)
         child.limits, child.pkeys = replace(self.limits), set(self.pkeys)
         self.run(lambda record: dup_mmap(child, self))
         return child

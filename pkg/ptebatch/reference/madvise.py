@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import bits as b
 from . import pte as p
 from .collapse import collapse
-from .fault import Signal, access
+from .fault import Signal, access, anon_vma_prepare
 from .huge_memory import split_folio, young_huge_pmd
 from .memory import Unmap, tables_of
 from .mmap import page_range
@@ -49,6 +49,10 @@ _FLAGS = {
 }
 
 
+#: advice after which what was there is gone
+_DISCARDS = frozenset({MADV_FREE, MADV_DONTNEED, MADV_DONTFORK, MADV_WIPEONFORK, MADV_GUARD_INSTALL})
+
+
 def do_madvise(mm: LiveMM, start: int, length: int, advice: int) -> None:
     """madvise(2).
 
@@ -71,6 +75,10 @@ def do_madvise(mm: LiveMM, start: int, length: int, advice: int) -> None:
     for vma in mm.vmas_in(start, end):
         hole |= vma.start > addr
         low, high = max(vma.start, start), min(vma.end, end)
+        if advice in _DISCARDS and vma.flags & b.VM_SEALED and vma.anonymous and not vma.flags & b.VM_WRITE:
+            raise Refused(errno.EPERM, low, f"VMA {vma.start:#x} is sealed and may not be written")
+        if advice == MADV_WIPEONFORK and not vma.anonymous:
+            raise Refused(errno.EINVAL, low, f"VMA {vma.start:#x} is not anonymous")
         if acts is not None:
             acts(mm, vma, low, high)
         else:
@@ -90,14 +98,12 @@ def _advised(on: int, off: int) -> Callable[[RefVma], int]:
 def _dontneed(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
     if vma.flags & (b.VM_LOCKED | b.VM_HUGETLB | b.VM_PFNMAP):
         raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is locked or no memory")
-    if vma.flags & b.VM_SEALED and vma.anonymous and not vma.flags & b.VM_WRITE:
-        raise Refused(errno.EPERM, start, f"VMA {vma.start:#x} is sealed")
     Unmap(mm, keep_markers=True, reclaim=True).vma(start, end)
 
 
 def _free(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
-    if not vma.anonymous:
-        raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is not anonymous")
+    if not vma.anonymous or vma.flags & b.VM_LOCKED:
+        raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is not anonymous, or locked")
     _grow_old(mm, start, end, dirty=True)
 
 
@@ -163,7 +169,10 @@ def _guard_install(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
         raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} cannot have guards")
     if mm.machine.sticky_flags:
         # all of the VMA says that there may be some
-        mm.vma_list.put(vma, replace(vma, flags=vma.flags | b.VM_MAYBE_GUARD))
+        vma = mm.vma_list.put(vma, replace(vma, flags=vma.flags | b.VM_MAYBE_GUARD))
+    if vma.anonymous or not mm.machine.sticky_flags:
+        # fork is to copy the table
+        anon_vma_prepare(mm, vma)
     marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_GUARD)
     while not _install(mm, start, end, marker):
         # something is mapped: all of the range is given back, then it begins again
@@ -209,11 +218,22 @@ def populate(mm: LiveMM, start: int, end: int, *, write: bool) -> None:
             raise Refused(errno.ENOMEM, addr, f"nothing is mapped at {addr:#x}")
         if not vma.flags & (b.VM_WRITE if write else b.VM_READ):
             raise Refused(errno.EINVAL, addr, f"VMA {vma.start:#x} has not the access")
-        if not mm.is_there(addr, write=write):
-            try:
-                access(mm, addr, write=write)
-            except Signal:
-                raise Refused(errno.EFAULT, addr, f"there is a guard at {addr:#x}") from None
+        fault_in(mm, addr, write=write)
+
+
+def fault_in(mm: LiveMM, addr: int, *, write: bool) -> None:
+    """What get_user_pages() does to have a page: a fault where there is none, or none that may be written.
+
+    Raises
+    ------
+    Refused
+        EFAULT.
+    """
+    if not mm.is_there(addr, write=write):
+        try:
+            access(mm, addr, write=write)
+        except Signal:
+            raise Refused(errno.EFAULT, addr, f"there is a guard at {addr:#x}") from None
 
 
 def _collapse(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:

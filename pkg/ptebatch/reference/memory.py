@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import bits as b
+from ..machine import Machine
 from . import pte as p
 from .huge_memory import copy_huge_pmd, split_huge_pmd
 from .mmu import Folio
@@ -155,9 +156,10 @@ class Unmap:
 # ---- fork ----
 
 
-def needs_copy(vma: RefVma) -> bool:
-    """vma_needs_copy(): the child cannot just fault it in."""
-    return bool(vma.flags & (b.VM_UFFD_WP | b.VM_PFNMAP | b.VM_MIXEDMAP)) or bool(vma.anon_vma)
+def needs_copy(machine: Machine, vma: RefVma) -> bool:
+    """vma_needs_copy(): the child cannot just fault it in. Since 6.19 a VMA with guards tells so by itself."""
+    kinds = b.VM_UFFD_WP | b.VM_PFNMAP | b.VM_MIXEDMAP | (b.VM_MAYBE_GUARD if machine.sticky_flags else 0)
+    return bool(vma.flags & kinds) or bool(vma.anon_vma)
 
 
 def copy_page_range(child: LiveMM, parent: LiveMM, vma: RefVma) -> None:

@@ -6,10 +6,11 @@ Kernel counterparts: mm/mlock.c, mm/mseal.c.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import bits as b
-from .madvise import populate
+from .madvise import fault_in
 from .mmap import page_range
 from .mprotect import Refused
 
@@ -32,15 +33,29 @@ def do_mlock(mm: LiveMM, start: int, length: int, *, on_fault: bool = False) -> 
     if on_fault:
         return
     for vma in mm.vmas_in(start, end):
-        populate_vma(mm, max(vma.start, start), min(vma.end, end))
+        try:
+            populate_vma(mm, max(vma.start, start), min(vma.end, end))
+        except Refused as why:
+            raise Refused(errno.ENOMEM, why.addr, f"what is locked could not be populated: {why.reason}") from None
 
 
 def populate_vma(mm: LiveMM, start: int, end: int) -> None:
-    """populate_vma_page_range(): private pages that may be written are written."""
+    """populate_vma_page_range(): private pages that may be written are written.
+
+    Raises
+    ------
+    Refused
+        EFAULT: PROT_NONE, or a guard; what lies before it is populated.
+    """
     vma = mm.vma_at(start)
-    if vma is None or not vma.flags & (b.VM_READ | b.VM_WRITE | b.VM_EXEC):
+    assert vma is not None
+    if vma.flags & b.VM_LOCKONFAULT:
         return
-    populate(mm, start, end, write=vma.flags & (b.VM_WRITE | b.VM_SHARED) == b.VM_WRITE)
+    if not vma.flags & (b.VM_READ | b.VM_WRITE | b.VM_EXEC):
+        raise Refused(errno.EFAULT, start, f"VMA {vma.start:#x} has no access")
+    write = vma.flags & (b.VM_WRITE | b.VM_SHARED) == b.VM_WRITE
+    for addr in range(start, end, mm.page_size):
+        fault_in(mm, addr, write=write)
 
 
 def do_munlock(mm: LiveMM, start: int, length: int) -> None:
@@ -50,8 +65,15 @@ def do_munlock(mm: LiveMM, start: int, length: int) -> None:
 
 
 def _apply(mm: LiveMM, start: int, end: int, flags: int) -> None:
-    mm.change_flags(start, end, lambda vma: vma.flags & ~(b.VM_LOCKED | b.VM_LOCKONFAULT) | flags)
-    mm.need_range(start, end)
+    """apply_vma_lock_flags(): up to the first hole."""
+    addr = start
+    while addr < end:
+        vma = mm.vma_at(addr)
+        if vma is None:
+            raise Refused(errno.ENOMEM, addr, f"nothing is mapped at {addr:#x}")
+        stop = min(vma.end, end)
+        mm.change_flags(addr, stop, lambda vma: vma.flags & ~(b.VM_LOCKED | b.VM_LOCKONFAULT) | flags)
+        addr = stop
 
 
 def do_mseal(mm: LiveMM, start: int, length: int) -> None:
@@ -70,11 +92,8 @@ def do_mseal(mm: LiveMM, start: int, length: int) -> None:
 
 
 def check_populated(mm: LiveMM, start: int, end: int, old_flags: int, new_flags: int) -> None:
-    """What mprotect() does at the end of a VMA that is locked and becomes writable."""
+    """What mprotect() does at the end of a VMA that is locked and becomes writable; it does not tell what fails."""
     kind = b.VM_WRITE | b.VM_SHARED | b.VM_LOCKED
     if old_flags & kind == b.VM_LOCKED and new_flags & b.VM_WRITE:
-        try:
-            populate(mm, start, end, write=True)
-        except Refused as why:
-            # mprotect() does not tell: what could not be populated faults later
-            assert why.errno == errno.EFAULT
+        with suppress(Refused):
+            populate_vma(mm, start, end)

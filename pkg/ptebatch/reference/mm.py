@@ -141,6 +141,38 @@ class RefMM(Pages):
         name: int = 0,
     ) -> None:
         """Add a VMA; see ``ptebatch.MM.mmap``."""
+        self.add_vma(
+            self.vma_of(
+                start,
+                length,
+                prot,
+                shared=shared,
+                file=file,
+                pgoff=pgoff,
+                vm_flags=vm_flags,
+                may=may,
+                writenotify=writenotify,
+                anon_vma=anon_vma,
+                name=name,
+            )
+        )
+
+    def vma_of(
+        self,
+        start: int,
+        length: int,
+        prot: int,
+        *,
+        shared: bool = False,
+        file: int = 0,
+        pgoff: int | None = None,
+        vm_flags: int = 0,
+        may: int = 7,
+        writenotify: bool = False,
+        anon_vma: int = 0,
+        name: int = 0,
+    ) -> RefVma:
+        """The VMA that a mapping becomes; its page protection comes when it is added."""
         self._aligned(start, length)
         flags = prot | may << 4 | vm_flags
         if shared:
@@ -152,8 +184,7 @@ class RefMM(Pages):
             flags |= b.VM_ACCOUNT
         if pgoff is None:
             pgoff = start >> self.machine.page_shift
-        vma = RefVma(start, start + length, flags, 0, pgoff, file, anon_vma, writenotify, name)
-        self.add_vma(vma)
+        return RefVma(start, start + length, flags, 0, pgoff, file, anon_vma, writenotify, name)
 
     def add_vma(self, vma: RefVma) -> None:
         """Add a VMA as it is; its page protection follows from its flags."""

@@ -28,6 +28,24 @@ def page_range(mm: LiveMM, start: int, length: int) -> int:
     return end
 
 
+def do_mmap(mm: LiveMM, vma: RefVma, *, replace_old: bool) -> None:
+    """mmap(2) at a fixed place: what was there goes, or is in the way.
+
+    Raises
+    ------
+    Refused
+        EEXIST with MAP_FIXED_NOREPLACE, EPERM where a VMA is sealed, ENOMEM where there are too many.
+    """
+    gone = mm.vmas_in(vma.start, vma.end)
+    if gone and not replace_old:
+        raise Refused(errno.EEXIST, vma.start, f"VMA {gone[0].start:#x} is in the way")
+    if gone:
+        unmap_range(mm, vma.start, vma.end)
+    if len(mm.vma_list.vmas) >= mm.vma_list.map_count_limit:
+        raise Refused(errno.ENOMEM, vma.start, "too many VMAs")
+    mm.add_vma(vma)
+
+
 def do_munmap(mm: LiveMM, start: int, length: int) -> None:
     """munmap(2).
 
@@ -39,26 +57,33 @@ def do_munmap(mm: LiveMM, start: int, length: int) -> None:
     end = page_range(mm, start, length)
     if end <= start:
         raise Refused(errno.EINVAL, start, f"length={length:#x} is nothing")
-    for vma in mm.vmas_in(start, end):
-        if vma.flags & b.VM_SEALED:
-            raise Refused(errno.EPERM, start, f"VMA {vma.start:#x} is sealed")
     unmap_range(mm, start, end)
 
 
 def unmap_range(mm: LiveMM, start: int, end: int) -> None:
-    """do_vmi_align_munmap(): VMAs are cut at both ends, what they map goes, then they and their tables."""
-    try:
-        for addr in (start, end):
-            vma = mm.vma_at(addr)
-            if vma is not None and vma.start < addr:
-                mm.vma_list.split(vma, addr)
-    except MapCountError:
-        raise Refused(errno.ENOMEM, start, "too many VMAs") from None
-    gone = mm.vmas_in(start, end)
+    """do_vmi_align_munmap(): VMAs are cut at both ends, what they map goes, then they and their tables.
+
+    Raises
+    ------
+    Refused
+        EPERM, ENOMEM: the cut at the start may have been made.
+    """
+    gone: list[RefVma] = []
+    for vma in mm.vmas_in(start, end):
+        if vma.flags & b.VM_SEALED:
+            raise Refused(errno.EPERM, start, f"VMA {vma.start:#x} is sealed")
+        try:
+            if vma.start < start:
+                vma = mm.vma_list.split(vma, start)[1]
+            if vma.end > end:
+                vma = mm.vma_list.split(vma, end)[0]
+        except MapCountError:
+            raise Refused(errno.ENOMEM, start, "too many VMAs") from None
+        gone.append(vma)
     unmap = Unmap(mm)
     for vma in gone:
         unmap.vma(vma.start, vma.end)
-    mm.vma_list.remove(gone)
+    mm.forget(gone)
     for vma in gone:
         unmap.tables(vma.start, vma.end)
 
@@ -70,19 +95,22 @@ def dup_mmap(child: LiveMM, parent: LiveMM) -> None:
             continue
         # locks are not inherited, nor is a userfaultfd that does not ask for forks
         gone = b.VM_LOCKED | b.VM_LOCKONFAULT | b.VM_UFFD_WP | b.VM_UFFD_MISSING | b.VM_UFFD_MINOR
-        copy = replace(vma, flags=vma.flags & ~gone, anon_vma=_anon_vma_of_child(child, vma))
+        copy = anon_vma_fork(child, replace(vma, flags=vma.flags & ~gone))
         child.vma_list.vmas.append(copy)
-        if needs_copy(vma) and not vma.flags & b.VM_WIPEONFORK:
+        if needs_copy(parent.machine, vma) and not vma.flags & b.VM_WIPEONFORK:
             copy_page_range(child, parent, vma)
     parent.flush_mm()
 
 
-def _anon_vma_of_child(child: LiveMM, vma: RefVma) -> int:
-    """anon_vma_fork(): the child's pages are found by one of its own."""
+def anon_vma_fork(child: LiveMM, vma: RefVma) -> RefVma:
+    """A VMA's copy: found by all anon_vmas of its parent, and by one of its own, which may be one that nobody has."""
     if not vma.anon_vma or vma.flags & b.VM_WIPEONFORK:
-        return 0
-    child.frames.anon_vmas += 1
-    return child.frames.anon_vmas
+        return replace(vma, anon_vma=0, chain=())
+    for number in vma.chain:
+        if child.frames.reusable_anon_vma(number):
+            return replace(vma, anon_vma=number)
+    number = child.frames.new_anon_vma(vma.anon_vma)
+    return replace(vma, anon_vma=number, chain=(*vma.chain, number))
 
 
 def exit_mmap(mm: LiveMM) -> None:
@@ -91,7 +119,7 @@ def exit_mmap(mm: LiveMM) -> None:
     unmap = Unmap(mm)
     for vma in gone:
         unmap.vma(vma.start, vma.end)
-    mm.vma_list.remove(gone)
+    mm.forget(gone)
     for vma in gone:
         unmap.tables(vma.start, vma.end)
     mm.frames.mms.remove(mm)

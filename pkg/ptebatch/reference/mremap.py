@@ -6,13 +6,15 @@ Restates spec 8.5. Kernel counterpart: mm/mremap.c.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import bits as b
 from . import pte as p
 from .huge_memory import split_huge_pmd
-from .mmap import page_range, unmap_range
+from .mlock import populate_vma
+from .mmap import unmap_range
 from .mprotect import Refused
 from .vma import RefVma
 
@@ -30,64 +32,95 @@ def do_mremap(mm: LiveMM, start: int, old_length: int, new_length: int, flags: i
     Raises
     ------
     Refused
-        EINVAL, EFAULT, EPERM, ENOMEM.
+        EINVAL, EFAULT, EPERM, ENOMEM: since 6.17 what was moved before stays moved.
     """
     if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP):
         raise Refused(errno.EINVAL, start, f"flags={flags:#x} has unknown bits")
-    fixed = bool(flags & (MREMAP_FIXED | MREMAP_DONTUNMAP))
-    if fixed and not flags & MREMAP_MAYMOVE:
-        raise Refused(errno.EINVAL, start, "MREMAP_FIXED and MREMAP_DONTUNMAP go with MREMAP_MAYMOVE")
-    if flags & MREMAP_DONTUNMAP and old_length != new_length:
-        raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP keeps the length")
-    end = page_range(mm, start, old_length)
-    new_size = -(-new_length // mm.page_size) * mm.page_size
-    if not new_size or not old_length:
-        raise Refused(errno.EINVAL, start, "a length is 0; mappings that are doubled by an old length of 0 are not modelled")
+    old, new = (-(-length // mm.page_size) * mm.page_size for length in (old_length, new_length))
+    if start % mm.page_size or not new or new > 1 << mm.machine.va_bits:
+        raise Refused(errno.EINVAL, start, f"start={start:#x}, new length={new_length:#x}: not page aligned, nothing, or too much")
+    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
+        if new_start % mm.page_size or new_start > (1 << mm.machine.va_bits) - new or not flags & MREMAP_MAYMOVE:
+            raise Refused(errno.EINVAL, new_start, f"new start={new_start:#x} cannot be, or MREMAP_MAYMOVE is missing")
+        if flags & MREMAP_DONTUNMAP and old != new:
+            raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP keeps the length")
+        if start < new_start + new and new_start < start + old:
+            raise Refused(errno.EINVAL, new_start, "the old and the new range overlap")
+        if not flags & MREMAP_FIXED:
+            raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP needs a free place, whose choice is not modelled; give MREMAP_FIXED")
+        if old == new and mm.machine.mremap_many:
+            return _move_all(mm, start, start + old, flags, new_start)
+    _check(mm, start, old, new, moves=bool(flags & MREMAP_FIXED))
+    if flags & MREMAP_FIXED:
+        return _move(mm, start, old, new, flags, new_start)
+    if new <= old:
+        if new < old:
+            unmap_range(mm, start + new, start + old)
+        return start
+    return _grow(mm, start, old, new, flags)
+
+
+def _check(mm: LiveMM, start: int, old: int, new: int, *, moves: bool) -> None:
+    """check_prep_vma(): what shrinks in its place may reach beyond its VMA."""
     vma = mm.vma_at(start)
-    if vma is None or vma.end < end:
-        raise Refused(errno.EFAULT, start, f"[{start:#x}, {end:#x}) is not in one VMA")
+    if vma is None:
+        raise Refused(errno.EFAULT, start, f"nothing is mapped at {start:#x}")
     if vma.flags & b.VM_SEALED:
         raise Refused(errno.EPERM, start, f"VMA {vma.start:#x} is sealed")
-    if flags & MREMAP_FIXED:
-        return _to(mm, vma, start, end, new_size, flags, new_start)
-    if flags & MREMAP_DONTUNMAP:
-        raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP needs a free place, whose choice is not modelled; give MREMAP_FIXED")
-    if new_size <= end - start:
-        if new_size < end - start:
-            unmap_range(mm, start + new_size, end)
-        return start
-    return _grow(mm, vma, start, end, new_size, flags)
+    if not moves and new <= old:
+        return
+    if not old:
+        raise Refused(errno.EINVAL, start, "an old length of 0 doubles shared memory, which is not modelled; give a length")
+    # of a range that shrinks only what is left must lie in one VMA
+    if min(old, new) > vma.end - start:
+        raise Refused(errno.EFAULT, start, f"[{start:#x}, {start + min(old, new):#x}) is not in one VMA")
 
 
-def _grow(mm: LiveMM, vma: RefVma, start: int, end: int, new_size: int, flags: int) -> int:
-    new_end = start + new_size
-    if end == vma.end and not mm.vmas_in(vma.end, new_end) and new_end <= 1 << mm.machine.va_bits:
-        mm.vma_list.grow(vma, new_end)
+def _move_all(mm: LiveMM, start: int, end: int, flags: int, new_start: int) -> int:
+    """remap_move(): one VMA after the other, as far apart as they were."""
+    vmas = mm.vmas_in(start, end)
+    if not vmas or vmas[0].start > start:
+        raise Refused(errno.EFAULT, start, f"nothing is mapped at {start:#x}")
+    for i, vma in enumerate(vmas):
+        low, high = max(vma.start, start), min(vma.end, end)
+        if vma.flags & (b.VM_UFFD_WP | b.VM_UFFD_MISSING | b.VM_UFFD_MINOR) and (i or vma.end < end):
+            raise Refused(errno.EFAULT, low, f"VMA {vma.start:#x} has a userfaultfd and is not moved with others")
+        _check(mm, low, high - low, high - low, moves=True)
+        _move(mm, low, high - low, high - low, flags, new_start + low - start)
+    return new_start
+
+
+def _grow(mm: LiveMM, start: int, old: int, new: int, flags: int) -> int:
+    vma = mm.vma_at(start)
+    assert vma is not None
+    end = start + new
+    if start + old == vma.end and not mm.vmas_in(vma.end, end) and end <= 1 << mm.machine.va_bits:
+        locked = vma.flags & b.VM_LOCKED
+        mm.vma_list.grow(vma, end)
+        if locked:
+            # what cannot be populated faults later
+            with suppress(Refused):
+                populate_vma(mm, start + old, end)
         return start
     if not flags & MREMAP_MAYMOVE:
-        raise Refused(errno.ENOMEM, start, f"[{end:#x}, {new_end:#x}) is not free")
+        raise Refused(errno.ENOMEM, start, f"[{start + old:#x}, {end:#x}) is not free")
     raise Refused(errno.ENOMEM, start, "the mapping must move to a free place, whose choice is not modelled; give MREMAP_FIXED")
 
 
-def _to(mm: LiveMM, vma: RefVma, start: int, end: int, new_size: int, flags: int, new_start: int) -> int:
-    new_end = page_range(mm, new_start, new_size)
-    if start < new_end and new_start < end:
-        raise Refused(errno.EINVAL, new_start, "the old and the new range overlap")
-    for other in mm.vmas_in(new_start, new_end):
-        if other.flags & b.VM_SEALED:
-            raise Refused(errno.EPERM, new_start, f"VMA {other.start:#x} is sealed")
-    unmap_range(mm, new_start, new_end)
-    if new_size < end - start:
-        unmap_range(mm, start + new_size, end)
-        end = start + new_size
-    moved = mm.vma_at(start)
-    assert moved is not None
-    vma = moved
+def _move(mm: LiveMM, start: int, old: int, new: int, flags: int, new_start: int) -> int:
+    """mremap_to() and move_vma(): what is in the way goes first."""
+    if mm.vmas_in(new_start, new_start + new):
+        unmap_range(mm, new_start, new_start + new)
+    if new < old:
+        unmap_range(mm, start + new, start + old)
+    vma = mm.vma_at(start)
+    assert vma is not None
+    end = start + min(old, new)
     pgoff = vma.pgoff + (start - vma.start) // mm.page_size
     if vma.anonymous and not vma.anon_vma:
         # nothing depends on where it was: it may be merged with what lies beside it now
         pgoff = new_start // mm.page_size
-    mm.vma_list.insert(replace(vma, start=new_start, end=new_end, pgoff=pgoff))
+    mm.vma_list.insert(replace(vma, start=new_start, end=new_start + new, pgoff=pgoff))
     move_page_tables(mm, start, end, new_start)
     if not flags & MREMAP_DONTUNMAP:
         unmap_range(mm, start, end)

@@ -34,6 +34,12 @@ class RefVma:
     anon_vma: int = 0
     writenotify: bool = False
     name: int = 0
+    chain: tuple[int, ...] = ()
+
+    @property
+    def fork_child(self) -> bool:
+        """vma_is_fork_child(): its pages may be found through an anon_vma of a parent, too."""
+        return bool(self.anon_vma) and len(self.chain) > 1
 
     @property
     def anonymous(self) -> bool:
@@ -141,14 +147,14 @@ class VmaList:
 
     # Changes
 
-    def split(self, vma: RefVma, addr: int) -> None:
-        """__split_vma().
+    def split(self, vma: RefVma, addr: int) -> tuple[RefVma, RefVma]:
+        """__split_vma(): the two parts.
 
         Raises
         ------
         MapCountError
         """
-        self._split(vma, addr)
+        return self._split(vma, addr)
 
     def remove(self, gone: list[RefVma]) -> None:
         """Forget VMAs."""
@@ -180,6 +186,7 @@ class VmaList:
             end=right.end,
             flags=left.flags | (right.flags & self.sticky),
             anon_vma=left.anon_vma or right.anon_vma,
+            chain=left.chain if left.anon_vma else right.chain,
         )
         i = self.vmas.index(left)
         self.vmas[i : i + 2] = [whole]
@@ -205,7 +212,7 @@ class VmaList:
         before, after = self._neighbours(vma)
         left = before if before and start == vma.start and self._mergeable(before, wanted) else None
         right = after if after and end == vma.end and self._mergeable(wanted, after) else None
-        if left and right and not _same_anon_vma(left, right):
+        if left and right and left.anon_vma and right.anon_vma and left.anon_vma != right.anon_vma:
             # Each fits the middle, but not the other: the left one wins.
             right = None
         if left or right:
@@ -253,7 +260,10 @@ class VmaList:
 
 
 def _same_anon_vma(one: RefVma, other: RefVma) -> bool:
-    return one.anon_vma == other.anon_vma or not one.anon_vma or not other.anon_vma
+    """is_mergeable_anon_vma(): one of them may have none, if the other one's is not shared with a parent."""
+    if one.anon_vma and other.anon_vma:
+        return one.anon_vma == other.anon_vma
+    return not one.fork_child and not other.fork_child
 
 
 _anonymous_files = itertools.count(-1, -1)

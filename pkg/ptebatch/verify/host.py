@@ -1,0 +1,230 @@
+"""The running kernel beside the model: the same random calls, and what user space sees of each.
+
+Compared after every call: what it returns; of an access the signal, the faults and the byte;
+the VMAs with their splits and merges; and what each page is. The machine is a generic one: no
+contpte, the host's page size, the sizes of folios that the system has enabled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ..errors import LayoutError, MachineError, PtebatchError
+from ..kernels import DEFAULT
+from ..machine import GRANULES, Machine
+from ..reference.live import Thp
+from .hostkernel import Kernel, kernel_release, missing_calls, page_size, zero_frame
+from .hostmodel import Model
+from .hostops import Op, Outcome, sequence
+
+__all__ = ["HostReport", "verify_host"]
+
+_SYS = Path("/sys/kernel/mm/transparent_hugepage")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first call of a sequence after which the two are not alike.
+
+    Attributes
+    ----------
+    ops : list of Op
+        The sequence up to that call, shrunk.
+    what : str
+        What differs.
+    kernel, model : object
+        Its value on either side.
+    """
+
+    ops: list[Op]
+    what: str
+    kernel: object
+    model: object
+
+    def text(self) -> str:
+        """Text of a few lines."""
+        calls = "\n".join(f"    {i:2}  {op}" for i, op in enumerate(self.ops))
+        return f"{self.what}: the kernel has {self.kernel}, the model {self.model}\n{calls}"
+
+
+@dataclass(slots=True)
+class HostReport:
+    """What a run found.
+
+    Attributes
+    ----------
+    kernel : str
+        Release of the running kernel.
+    machine : Machine
+    seed : int
+    sequences, ops : int
+        Sequences that were run, and the calls in each.
+    calls, refused : int
+        Calls compared; sequences that the model refused by name, which count as not run.
+    differences : list of Difference
+    notes : list of str
+    """
+
+    kernel: str
+    machine: Machine
+    seed: int
+    ops: int
+    sequences: int = 0
+    calls: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no difference, and anything was compared."""
+        return not self.differences and self.calls > 0
+
+
+def host_machine() -> tuple[Machine, list[str]]:
+    """The machine that the host is taken for, and what to say of that."""
+    release = kernel_release()
+    granule = next((name for name, (shift, _, _) in GRANULES.items() if 1 << shift == page_size()), None)
+    if granule is None:
+        raise PtebatchError(f"pages of {page_size()} bytes are not modelled; run it where they are 4K, 16K or 64K")
+    try:
+        m = re.match(r"\d+\.\d+(\.\d+)?", release)
+        machine = Machine(m[0] if m else release, granule=granule, contpte=False)
+        return machine, machine.notes()
+    except MachineError:
+        return Machine(granule=granule, contpte=False), [f"{release} is not modelled: that of {DEFAULT} is taken"]
+
+
+def host_thp() -> Thp:
+    """Sizes of folios that the system has enabled for anonymous memory."""
+    always, madvise = set(), set()
+    whole = _enabled(_SYS / "enabled")
+    for path in _SYS.glob("hugepages-*kB/enabled"):
+        size = int(re.sub(r"\D", "", path.parent.name)) * 1024
+        order = (size // page_size()).bit_length() - 1
+        mode = _enabled(path)
+        mode = whole if mode == "inherit" else mode
+        if mode == "always":
+            always.add(order)
+        elif mode == "madvise":
+            madvise.add(order)
+    if not any(_SYS.glob("hugepages-*kB/enabled")) and whole in ("always", "madvise"):
+        # before there were other sizes
+        (always if whole == "always" else madvise).add(Machine().pmd_order)
+    zero = _SYS / "use_zero_page"
+    return Thp(frozenset(always), frozenset(madvise), use_zero_page=zero.exists() and zero.read_text().strip() == "1")
+
+
+def _enabled(path: Path) -> str:
+    try:
+        m = re.search(r"\[(\w+)\]", path.read_text())
+    except OSError:
+        return "never"
+    return m[1] if m else "never"
+
+
+# ---- a sequence ----
+
+
+def differs(kernel: Outcome, model: Outcome) -> str:
+    """What of two outcomes is not alike; empty: nothing."""
+    for f in fields(Outcome):
+        if getattr(kernel, f.name) != getattr(model, f.name):
+            return f.name
+    return ""
+
+
+def run(ops: Sequence[Op], machine: Machine, thp: Thp, zero: int) -> tuple[int, Difference | None]:
+    """Make the calls on both sides until they differ; how many were made."""
+    kernel, model = Kernel(zero), Model(machine, thp)
+    try:
+        for i, op in enumerate(ops):
+            theirs, ours = kernel.step(op), model.step(op)
+            what = differs(theirs, ours)
+            if what:
+                return i + 1, Difference(list(ops[: i + 1]), what, getattr(theirs, what), getattr(ours, what))
+    finally:
+        kernel.close()
+    return len(ops), None
+
+
+def shrink(found: Difference, machine: Machine, thp: Thp, zero: int) -> Difference:
+    """Leave calls out as long as the two still differ in the same thing."""
+    size = len(found.ops) // 2
+    while size:
+        at = 0
+        while at + size < len(found.ops):
+            fewer = [*found.ops[:at], *found.ops[at + size :]]
+            again = _try(fewer, machine, thp, zero)
+            if again is not None and again.what == found.what:
+                found = again
+            else:
+                at += size
+        size //= 2
+    return found
+
+
+def _try(ops: Sequence[Op], machine: Machine, thp: Thp, zero: int) -> Difference | None:
+    alive = 1
+    for op in ops:
+        # a process that was not made any more
+        if op.who >= alive:
+            return None
+        alive += (op.name == "fork") - (op.name == "exit")
+    try:
+        return run(ops, machine, thp, zero)[1]
+    except LayoutError:
+        return None
+
+
+def sequences(nr: int, ops: int, seed: int) -> Iterator[list[Op]]:
+    """The sequences of a run; each has a seed of its own."""
+    without = missing_calls()
+    for i in range(nr):
+        yield sequence(f"{seed}.{i}", ops, without)
+
+
+def verify_host(nr: int = 100, ops: int = 50, seed: int = 1, *, most: int = 5) -> HostReport:
+    """Run random sequences on the running kernel and on the model.
+
+    Parameters
+    ----------
+    nr : int
+        Sequences.
+    ops : int
+        Calls in each, besides those that look at every page at its end.
+    seed : int
+        The same seed gives the same sequences.
+    most : int
+        Differences after which it stops.
+
+    Returns
+    -------
+    HostReport
+
+    Raises
+    ------
+    PtebatchError
+        A host whose pages are of no size that is modelled.
+    """
+    machine, notes = host_machine()
+    thp, zero = host_thp(), zero_frame()
+    report = HostReport(kernel_release(), machine, seed, ops, notes=notes)
+    if not zero:
+        report.notes.append("frames are not shown to this user: the zero page is compared as any anonymous page")
+    for each in sequences(nr, ops, seed):
+        try:
+            made, found = run(each, machine, thp, zero)
+        except LayoutError as e:
+            report.refused[str(e)] = report.refused.get(str(e), 0) + 1
+            continue
+        report.sequences += 1
+        report.calls += made
+        if found is not None:
+            report.differences.append(shrink(found, machine, thp, zero))
+            if len(report.differences) == most:
+                break
+    return report

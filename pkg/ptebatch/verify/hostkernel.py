@@ -1,0 +1,246 @@
+"""The running kernel's side: each sequence in processes of its own, which nothing else is done in."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import marshal
+import mmap
+import os
+import platform
+import select
+import signal
+from collections.abc import Callable, Mapping
+
+from ..base.access import access
+from .hostops import ARENA, PAGES, PROCESSES, ROOM, Op, Outcome
+
+__all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "zero_frame"]
+
+_PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+_MAP_PRIVATE, _MAP_SHARED, _MAP_FIXED, _MAP_ANONYMOUS = 2, 1, 0x10, 0x20
+_MREMAP_MOVE = 3
+#: mseal(2) has the same number everywhere
+_MSEAL = 462
+
+#: bits of /proc/PID/pagemap
+_PRESENT, _SWAPPED, _FILE, _GUARD = 1 << 63, 1 << 62, 1 << 61, 1 << 58
+_PFN = (1 << 55) - 1
+
+
+def kernel_release() -> str:
+    """Release of the running kernel."""
+    return platform.release()
+
+
+def page_size() -> int:
+    """Bytes of a page of the running kernel."""
+    return _PAGE
+
+
+def _call(function: str, *args: int) -> int:
+    ctypes.set_errno(0)
+    got = getattr(_libc, function)(*(ctypes.c_long(arg) for arg in args))
+    return -ctypes.get_errno() if got == -1 else 0
+
+
+def _syscall(*args: int) -> int:
+    return _call("syscall", *args)
+
+
+_CALLS: Mapping[str, Callable[[int, int, Op], int]] = {
+    "mmap": lambda start, size, op: _map(start, size, op),
+    "munmap": lambda start, size, op: _call("munmap", start, size),
+    "mprotect": lambda start, size, op: _call("mprotect", start, size, op.arg),
+    "madvise": lambda start, size, op: _call("madvise", start, size, op.arg),
+    "mremap": lambda start, size, op: _moved(start, size, size, _MREMAP_MOVE, ARENA + op.arg * _PAGE),
+    "resize": lambda start, size, op: _moved(start, size, op.arg * _PAGE, 0, 0),
+    "mlock": lambda start, size, op: _call("mlock", start, size),
+    "munlock": lambda start, size, op: _call("munlock", start, size),
+    "mseal": lambda start, size, op: _syscall(_MSEAL, start, size, 0),
+}
+
+
+def _map(start: int, size: int, op: Op) -> int:
+    kind = _MAP_SHARED if op.shared else _MAP_PRIVATE
+    return _moved_to(_libc.mmap, start, size, op.arg, kind | _MAP_FIXED | _MAP_ANONYMOUS, -1, 0)
+
+
+def _moved(start: int, old: int, new: int, flags: int, to: int) -> int:
+    return _moved_to(_libc.mremap, start, old, new, flags, to)
+
+
+def _moved_to(function: Callable[..., int], *args: int) -> int:
+    ctypes.set_errno(0)
+    function.restype = ctypes.c_long  # type: ignore[attr-defined]
+    got = function(*(ctypes.c_long(arg) for arg in args))
+    return -ctypes.get_errno() if got == -1 else 0
+
+
+def missing_calls() -> list[str]:
+    """Calls of `hostops.NAMES` that the running kernel has not."""
+    return ["mseal"] if _syscall(_MSEAL, 0, 0, 0) == -errno.ENOSYS else []
+
+
+def zero_frame() -> int:
+    """Frame of the zero page, 0 where frames are not shown to this user."""
+    with contextlib.closing(mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)) as page:
+        _ = page[0]
+        held = (ctypes.c_char * _PAGE).from_buffer(page)
+        addr = ctypes.addressof(held)
+        del held
+        fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+        try:
+            return int.from_bytes(os.pread(fd, 8, addr // _PAGE * 8), "little") & _PFN
+        finally:
+            os.close(fd)
+
+
+# ---- in the process ----
+
+
+class _Served:
+    """What a process of a sequence does: calls as it is told, and it tells what it sees."""
+
+    def __init__(self, pipes: list[tuple[int, int]], index: int, zero: int) -> None:
+        self.pipes, self.zero = pipes, zero
+        self.begin(index)
+
+    def begin(self, index: int) -> None:
+        """From here on it is this process."""
+        self.read, self.write = self.pipes[index]
+        self.pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
+
+    def serve(self) -> None:
+        """Until it is told to exit, or nobody is there to tell it."""
+        while size := os.read(self.read, 4):
+            request = marshal.loads(os.read(self.read, int.from_bytes(size, "little")))
+            op = Op(*request[:6])
+            if op.name == "exit":
+                break
+            if op.name == "fork":
+                if not os.fork():
+                    os.close(self.pagemap)
+                    self.begin(request[6])
+                    self.answer(0, ())
+                    continue
+                # the child has told that it lives when the parent is looked at
+                self.answer(0, ())
+                continue
+            start, size_ = ARENA + op.first * _PAGE, op.nr * _PAGE
+            if op.name in ("read", "write"):
+                number, value, faults = access(start, op.arg if op.name == "write" else -1)
+                self.answer(0, (number, 0 if number else faults, -1 if number else value))
+            else:
+                self.answer(_CALLS[op.name](start, size_, op), ())
+
+    def answer(self, ret: int, accessed: tuple[int, ...]) -> None:
+        """Tell what a call returned and what is seen."""
+        data = marshal.dumps((os.getpid(), ret, accessed, self.vmas(), self.pages()))
+        os.write(self.write, len(data).to_bytes(4, "little") + data)
+
+    def vmas(self) -> tuple[tuple[int, int, str], ...]:
+        """VMAs of the arena."""
+        out = []
+        with open("/proc/self/maps", "rb") as maps:
+            for line in maps:
+                where, perms = line.split(b" ", 2)[:2]
+                start, end = (int(part, 16) for part in where.split(b"-"))
+                if ARENA <= start < ARENA + (PAGES + ROOM) * _PAGE:
+                    out.append(((start - ARENA) // _PAGE, (end - start) // _PAGE, perms.decode()))
+        return tuple(out)
+
+    def pages(self) -> str:
+        """Pages of the arena, as `Outcome` has them."""
+        data = os.pread(self.pagemap, (PAGES + ROOM) * 8, ARENA // _PAGE * 8)
+        return "".join(self._page(int.from_bytes(data[i : i + 8], "little")) for i in range(0, len(data), 8))
+
+    def _page(self, entry: int) -> str:
+        if entry & _PRESENT:
+            if entry & _PFN and entry & _PFN == self.zero:
+                return "0"
+            return "f" if entry & _FILE else "a"
+        if entry & _GUARD:
+            return "g"
+        return "s" if entry & _SWAPPED else "."
+
+
+# ---- in the process that verifies ----
+
+
+class Kernel:
+    """Processes of one sequence on the running kernel."""
+
+    def __init__(self, zero: int) -> None:
+        self.ours: list[tuple[int, int]] = []
+        theirs = []
+        for _ in range(PROCESSES + 8):
+            down, up = os.pipe(), os.pipe()
+            theirs.append((down[0], up[1]))
+            self.ours.append((up[0], down[1]))
+        self.pid = os.fork()
+        if not self.pid:
+            # nothing of the verifier is to run here but this
+            code = 1
+            try:
+                for read, write in self.ours:
+                    os.close(read)
+                    os.close(write)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+                _Served(theirs, 0, zero).serve()
+                code = 0
+            finally:
+                os._exit(code)
+        for read, write in theirs:
+            os.close(read)
+            os.close(write)
+        self.alive = [0]
+        self.pids = {0: self.pid}
+
+    def step(self, op: Op) -> Outcome:
+        """Let a process make a call."""
+        index = self.alive[op.who]
+        if op.name == "fork":
+            child = len(self.pids)
+            self._tell(index, op, child)
+            # both tell that it is done
+            out = self._hear(index)
+            self._hear(child)
+            self.alive.append(child)
+            return out
+        if op.name == "exit":
+            # what it maps is given back before its end is seen
+            ended = os.pidfd_open(self.pids[index])
+            self._tell(index, op, 0)
+            select.select([ended], [], [])
+            os.close(ended)
+            self.alive.pop(op.who)
+            return Outcome(0, (), (), "")
+        self._tell(index, op, 0)
+        return self._hear(index)
+
+    def _tell(self, index: int, op: Op, child: int) -> None:
+        data = marshal.dumps((op.name, op.who, op.first, op.nr, op.arg, op.shared, child))
+        os.write(self.ours[index][1], len(data).to_bytes(4, "little") + data)
+
+    def _hear(self, index: int) -> Outcome:
+        size = os.read(self.ours[index][0], 4)
+        if not size:
+            raise OSError(errno.EPIPE, "a process of the sequence ended by itself")
+        left, data = int.from_bytes(size, "little"), b""
+        while len(data) < left:
+            data += os.read(self.ours[index][0], left - len(data))
+        pid, *seen = marshal.loads(data)
+        self.pids[index] = pid
+        return Outcome(*seen)
+
+    def close(self) -> None:
+        """End the processes that are left."""
+        for read, write in self.ours:
+            os.close(write)
+            os.close(read)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)

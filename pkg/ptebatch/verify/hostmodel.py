@@ -1,0 +1,98 @@
+"""The model's side of a run beside the running kernel: no contpte, the host's page size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from .. import bits as b
+from ..errors import SyscallError
+from ..machine import Machine
+from ..reference import pte as p
+from ..reference.fault import Signal
+from ..reference.live import LiveMM, Thp
+from ..reference.mremap import MREMAP_FIXED, MREMAP_MAYMOVE
+from .hostops import ARENA, PAGES, ROOM, Op, Outcome
+
+__all__ = ["Model"]
+
+
+class Model:
+    """Processes of the model.
+
+    Parameters
+    ----------
+    machine : Machine
+    thp : Thp
+        What the host has enabled.
+    """
+
+    def __init__(self, machine: Machine, thp: Thp) -> None:
+        self.machine = machine
+        self.alive = [LiveMM.make(machine, thp=thp)]
+
+    def step(self, op: Op) -> Outcome:
+        """Make a call."""
+        mm = self.alive[op.who]
+        if op.name == "fork":
+            self.alive.append(mm.fork())
+            return self.outcome(mm, 0, ())
+        if op.name == "exit":
+            self.alive.pop(op.who).exit()
+            return Outcome(0, (), (), "")
+        if op.name in ("read", "write"):
+            return self.outcome(mm, 0, self._access(mm, op))
+        size = self.machine.page_size
+        try:
+            _CALLS[op.name](mm, ARENA + op.first * size, op.nr * size, op)
+        except SyscallError as e:
+            return self.outcome(mm, -int(e.errno or 0), ())
+        return self.outcome(mm, 0, ())
+
+    def _access(self, mm: LiveMM, op: Op) -> tuple[int, ...]:
+        addr = ARENA + op.first * self.machine.page_size
+        try:
+            faults = mm.touch(addr, write=op.name == "write").counters["faults"]
+        except Signal as e:
+            return int(e.number), 0, -1
+        if op.name == "write":
+            mm.store(addr, op.arg)
+            return 0, faults, op.arg
+        return 0, faults, mm.load(addr)
+
+    def outcome(self, mm: LiveMM, ret: int, access: tuple[int, ...]) -> Outcome:
+        """What can be seen."""
+        size = self.machine.page_size
+        vmas = []
+        for vma in mm.vmas():
+            perms = "".join(c if vma.flags & bit else "-" for c, bit in (("r", b.VM_READ), ("w", b.VM_WRITE), ("x", b.VM_EXEC)))
+            kind = "s" if vma.flags & b.VM_SHARED else "p"
+            vmas.append(((vma.start - ARENA) // size, (vma.end - vma.start) // size, perms + kind))
+        pages = "".join(self._page(mm, ARENA + i * size) for i in range(PAGES + ROOM))
+        return Outcome(ret, access, tuple(vmas), pages)
+
+    def _page(self, mm: LiveMM, addr: int) -> str:
+        first = mm.table_start(addr)
+        word = mm.pmds[first] if first in mm.pmds else mm.ptes.get(addr, 0)
+        if p.pte_none(word):
+            return "."
+        if not p.pte_present(word):
+            return "g"
+        if p.pte_special(word):
+            return "0"
+        folio = mm.folio_of(word)
+        return "a" if folio is not None and folio.anon else "f"
+
+
+_CALLS: Mapping[str, Callable[[LiveMM, int, int, Op], object]] = {
+    "mmap": lambda mm, start, size, op: mm.mmap_fixed(start, size, op.arg, shared=op.shared),
+    "munmap": lambda mm, start, size, op: mm.munmap(start, size),
+    "mprotect": lambda mm, start, size, op: mm.mprotect(start, size, op.arg),
+    "madvise": lambda mm, start, size, op: mm.madvise(start, size, op.arg),
+    "mremap": lambda mm, start, size, op: mm.mremap(
+        start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, ARENA + op.arg * mm.page_size
+    ),
+    "resize": lambda mm, start, size, op: mm.mremap(start, size, op.arg * mm.page_size),
+    "mlock": lambda mm, start, size, op: mm.mlock(start, size),
+    "munlock": lambda mm, start, size, op: mm.munlock(start, size),
+    "mseal": lambda mm, start, size, op: mm.mseal(start, size),
+}

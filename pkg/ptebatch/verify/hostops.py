@@ -1,0 +1,173 @@
+"""Sequences of calls for the running kernel and the model, and what both are asked after each.
+
+Numbers are pages of an arena that nothing else of the process touches.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..reference import madvise as m
+
+__all__ = ["ARENA", "PAGES", "Op", "Outcome", "sequence"]
+
+#: first address and pages of the arena; mappings may grow into the room behind it
+ARENA, PAGES, ROOM = 1 << 40, 48, 16
+#: processes of a sequence
+PROCESSES = 3
+
+ADVICE: Mapping[str, int] = {
+    "MADV_DONTNEED": m.MADV_DONTNEED,
+    "MADV_FREE": m.MADV_FREE,
+    "MADV_DONTFORK": m.MADV_DONTFORK,
+    "MADV_DOFORK": m.MADV_DOFORK,
+    "MADV_HUGEPAGE": m.MADV_HUGEPAGE,
+    "MADV_NOHUGEPAGE": m.MADV_NOHUGEPAGE,
+    "MADV_WIPEONFORK": m.MADV_WIPEONFORK,
+    "MADV_KEEPONFORK": m.MADV_KEEPONFORK,
+    "MADV_COLD": m.MADV_COLD,
+    "MADV_POPULATE_READ": m.MADV_POPULATE_READ,
+    "MADV_POPULATE_WRITE": m.MADV_POPULATE_WRITE,
+    "MADV_GUARD_INSTALL": m.MADV_GUARD_INSTALL,
+    "MADV_GUARD_REMOVE": m.MADV_GUARD_REMOVE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One call.
+
+    Parameters
+    ----------
+    name : str
+        A key of `NAMES`.
+    who : int
+        Process, counted among those that are alive.
+    first, nr : int
+        Pages.
+    arg : int
+        Protection, advice, page that a mapping moves to, its new length, or byte to write.
+    shared : bool
+        For mmap: MAP_SHARED.
+    """
+
+    name: str
+    who: int = 0
+    first: int = 0
+    nr: int = 0
+    arg: int = 0
+    shared: bool = False
+
+    def __str__(self) -> str:
+        parts = [self.name, f"process {self.who}"]
+        if self.name not in ("fork", "exit"):
+            parts.append(f"pages {self.first}+{self.nr}")
+        if self.name == "madvise":
+            parts.append(next(name for name, value in ADVICE.items() if value == self.arg))
+        elif self.name not in ("fork", "exit", "munmap", "read", "mlock", "munlock", "mseal"):
+            parts.append(f"{self.arg}")
+        return ", ".join(parts + ["shared"] * self.shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is seen of a process after a call.
+
+    Attributes
+    ----------
+    ret : int
+        0, or an errno, negative.
+    access : tuple of int
+        Of a read or write: signal, faults, and the byte that was read.
+    vmas : tuple of (int, int, str)
+        First page, pages, permissions as in /proc/PID/maps.
+    pages : str
+        A character a page: ``.`` nothing, ``0`` the zero page, ``g`` a guard, ``s`` swapped, ``f`` of a file
+        or shared memory, ``a`` anonymous.
+    """
+
+    ret: int
+    access: tuple[int, ...]
+    vmas: tuple[tuple[int, int, str], ...]
+    pages: str
+
+
+def _range(chance: random.Random) -> tuple[int, int]:
+    first = chance.randrange(PAGES)
+    return first, min(PAGES - first, chance.choice((1, 1, 2, 3, 5, 8, 13, 21, PAGES)))
+
+
+def _mmap(chance: random.Random, who: int) -> Op:
+    return Op("mmap", who, *_range(chance), chance.choice((0, 1, 3, 3, 3)), chance.random() < 0.2)
+
+
+def _mremap(chance: random.Random, who: int) -> Op:
+    first, nr = _range(chance)
+    return Op("mremap", who, first, nr, chance.randrange(PAGES + ROOM - nr))
+
+
+def _resize(chance: random.Random, who: int) -> Op:
+    first, nr = _range(chance)
+    return Op("resize", who, first, nr, chance.choice((1, nr // 2 + 1, nr + 1, nr + 5)))
+
+
+def _ranged(name: str, *args: int) -> Callable[[random.Random, int], Op]:
+    def make(chance: random.Random, who: int) -> Op:
+        return Op(name, who, *_range(chance), chance.choice(args or (0,)))
+
+    return make
+
+
+def _touch(name: str) -> Callable[[random.Random, int], Op]:
+    def make(chance: random.Random, who: int) -> Op:
+        return Op(name, who, chance.randrange(PAGES), 1, chance.randrange(1, 256) if name == "write" else 0)
+
+    return make
+
+
+#: call -> how often, and how one is drawn
+NAMES: Mapping[str, tuple[int, Callable[[random.Random, int], Op]]] = {
+    "mmap": (6, _mmap),
+    "munmap": (4, _ranged("munmap")),
+    "mprotect": (12, _ranged("mprotect", 0, 1, 3, 3)),
+    "madvise": (14, _ranged("madvise", *ADVICE.values())),
+    "mremap": (4, _mremap),
+    "resize": (3, _resize),
+    "mlock": (1, _ranged("mlock")),
+    "munlock": (1, _ranged("munlock")),
+    "mseal": (1, _ranged("mseal")),
+    "read": (10, _touch("read")),
+    "write": (16, _touch("write")),
+    "fork": (2, lambda chance, who: Op("fork", who)),
+    "exit": (1, lambda chance, who: Op("exit", who)),
+}
+
+
+def sequence(seed: str, ops: int, without: Sequence[str] = ()) -> list[Op]:
+    """Draw a sequence; it begins with a mapping, and ends with a look at every page.
+
+    Parameters
+    ----------
+    seed : str
+    ops : int
+        Calls between them.
+    without : sequence of str
+        Calls that this kernel has not.
+    """
+    chance = random.Random(seed)
+    names = [name for name in NAMES if name not in without]
+    weights = [0 if "exit" == name else NAMES[name][0] for name in names]
+    out = [Op("mmap", 0, 0, PAGES, 3)]
+    alive = 1
+    for _ in range(ops):
+        name = chance.choices(names, weights)[0]
+        if alive > 1 and chance.random() < 0.03:
+            name = "exit"
+        if name == "fork" and alive == PROCESSES:
+            name = "write"
+        who = chance.randrange(1, alive) if name == "exit" else chance.randrange(alive)
+        out.append(NAMES[name][1](chance, who))
+        alive += (name == "fork") - (name == "exit")
+    return out + [Op("read", who, page, 1) for who in range(alive) for page in range(PAGES)]
