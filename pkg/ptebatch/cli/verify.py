@@ -11,11 +11,14 @@ import argparse
 from ..errors import PtebatchError
 from . import verify_strategy
 from ._print import progress, put, put_json
+from .verify_strategy import whole
 
 EXAMPLES = f"""\
 examples:
   ptebatch verify --vectors named.json.gz random_a.json.gz
   ptebatch verify --dumps 7.3.max.dumps.json.gz --traces 7.3.max.trace.json.gz
+  ptebatch verify --live 7.3.max.live.json.gz --oploops oploops.json.gz
+  ptebatch verify --host 1000 --ops 50 --seed 7
 {verify_strategy.EXAMPLES}"""
 
 #: option -> what is checked; the library has a function verify_<option> for each
@@ -35,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind, summary in _KINDS.items():
         parser.add_argument(f"--{kind.replace('_', '-')}", nargs="+", action="extend", metavar="FILE", help=summary)
     verify_strategy.add_arguments(parser)
+    group = parser.add_argument_group("the running kernel", "random calls of processes of their own, and the same on the model")
+    group.add_argument("--host", nargs="?", type=whole, const=100, metavar="SEQUENCES", help="so many sequences (default: 100)")
+    group.add_argument("--ops", type=whole, metavar="N", help="calls in each (default: 50); --seed gives others")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,13 +48,19 @@ def run(args: argparse.Namespace) -> int:
     from .. import verify
 
     asked = {kind: getattr(args, kind) for kind in _KINDS if getattr(args, kind)}
+    if args.host is not None:
+        if asked or args.strategy is not None:
+            raise PtebatchError("--host is a run of its own; give nothing else but --ops and --seed")
+        return _host(args)
+    if args.ops is not None:
+        raise PtebatchError("--ops is for the running kernel; use it with --host")
     if verify_strategy.asked(args):
         if asked:
             raise PtebatchError(f"--strategy {args.strategy} and --{next(iter(asked))} are two runs; give one of them")
         return verify_strategy.run(args)
     if not asked:
         options = ", ".join(f"--{kind.replace('_', '-')}" for kind in _KINDS)
-        raise PtebatchError(f"there is nothing to verify; give {options} with files, or --strategy")
+        raise PtebatchError(f"there is nothing to verify; give {options} with files, or --strategy, or --host")
     reports = {}
     with progress() as say:
         for kind, paths in asked.items():
@@ -60,3 +72,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         put("\n\n".join(report.text() for report in reports.values()))
     return 0 if ok else 1
+
+
+def _host(args: argparse.Namespace) -> int:
+    from ..verify import verify_host
+
+    with progress() as say:
+        seed = args.seed if args.seed is not None else 1
+        report = verify_host(args.host, 50 if args.ops is None else args.ops, seed, say=say)
+    if args.json:
+        put_json({"verb": "verify", **report.to_dict()})
+    else:
+        put(report.text())
+    return 0 if report.ok else 1

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prove a batching loop right, or print the smallest page table that breaks it")
     group.add_argument("--strategy", metavar="NAME", help="see 'ptebatch list strategies'; or MODULE:FUNCTION, PATH.py:FUNCTION")
     group.add_argument("--exhaustive", action="store_true", help="every world of the default size (default: random ones)")
-    group.add_argument("--seed", type=_whole, metavar="S", help="seed for random worlds and the order of a sample (default: 0)")
+    group.add_argument("--seed", type=whole, metavar="S", help="seed for random worlds and the order of a sample (default: 0)")
     worlds = "stop when so many were judged (default: never; 2000000 for Python strategies)"
     group.add_argument("--worlds", type=_count, metavar="N", help=worlds)
     budget = "stop after SECONDS; the verdict then depends on the computer, and says so"
@@ -32,18 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     strict = "what may become writable must: else it is a warning, with a count of write faults left behind"
     group.add_argument("--strict", action="store_true", help=strict)
     skip = "of --exhaustive: products of worlds that an interrupted search had tried"
-    group.add_argument("--skip", type=_whole, metavar="N", help=skip)
+    group.add_argument("--skip", type=whole, metavar="N", help=skip)
     group.add_argument("--machine", metavar="KERNEL[,switch=value...]", help=f"see 'ptebatch list machines' (default: {DEFAULT})")
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not (found := _whole(text)):
+    if not (found := whole(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return found
 

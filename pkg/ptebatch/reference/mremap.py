@@ -16,7 +16,6 @@ from .huge_memory import split_huge_pmd
 from .mlock import populate_vma
 from .mmap import unmap_range
 from .mprotect import Refused
-from .vma import RefVma
 
 if TYPE_CHECKING:
     from .live import LiveMM
@@ -38,7 +37,7 @@ def do_mremap(mm: LiveMM, start: int, old_length: int, new_length: int, flags: i
         raise Refused(errno.EINVAL, start, f"flags={flags:#x} has unknown bits")
     old, new = (-(-length // mm.page_size) * mm.page_size for length in (old_length, new_length))
     if start % mm.page_size or not new or new > 1 << mm.machine.va_bits:
-        raise Refused(errno.EINVAL, start, f"start={start:#x}, new length={new_length:#x}: not page aligned, nothing, or too much")
+        raise Refused(errno.EINVAL, start, f"start={start:#x} or new length={new_length:#x} cannot be")
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
         if new_start % mm.page_size or new_start > (1 << mm.machine.va_bits) - new or not flags & MREMAP_MAYMOVE:
             raise Refused(errno.EINVAL, new_start, f"new start={new_start:#x} cannot be, or MREMAP_MAYMOVE is missing")
@@ -47,7 +46,7 @@ def do_mremap(mm: LiveMM, start: int, old_length: int, new_length: int, flags: i
         if start < new_start + new and new_start < start + old:
             raise Refused(errno.EINVAL, new_start, "the old and the new range overlap")
         if not flags & MREMAP_FIXED:
-            raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP needs a free place, whose choice is not modelled; give MREMAP_FIXED")
+            raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP without MREMAP_FIXED is not modelled")
         if old == new and mm.machine.mremap_many:
             return _move_all(mm, start, start + old, flags, new_start)
     _check(mm, start, old, new, moves=bool(flags & MREMAP_FIXED))

@@ -13,6 +13,8 @@ Kinds of files, each with a function that returns a `Report`:
 `verify_prim`       single PTE helpers: rows of input and output
 =================== =========================================================
 
+`verify_host` runs random calls on the running kernel and on the model, side by side.
+
 Nothing is fitted: a difference of one event is a difference. Files that are not
 what they should be raise `ptebatch.errors.InputError`.
 """
@@ -20,6 +22,7 @@ what they should be raise `ptebatch.errors.InputError`.
 from __future__ import annotations
 
 from .dumps import verify_dumps
+from .host import HostReport, verify_host
 from .live import verify_live
 from .livetraces import verify_live_traces
 from .loops import LoopRow, loop_rows, verify_loops
@@ -32,11 +35,13 @@ from .vectors import verify_vectors
 __all__ = [
     "Difference",
     "FileReport",
+    "HostReport",
     "Line",
     "LoopRow",
     "Report",
     "loop_rows",
     "verify_dumps",
+    "verify_host",
     "verify_live",
     "verify_live_traces",
     "verify_loops",

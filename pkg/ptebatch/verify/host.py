@@ -8,9 +8,10 @@ contpte, the host's page size, the sizes of folios that the system has enabled.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from ..errors import LayoutError, MachineError, PtebatchError
 from ..kernels import DEFAULT
@@ -19,6 +20,7 @@ from ..reference.live import Thp
 from .hostkernel import Kernel, kernel_release, missing_calls, page_size, zero_frame
 from .hostmodel import Model
 from .hostops import Op, Outcome, sequence
+from .hostprogram import program
 
 __all__ = ["HostReport", "verify_host"]
 
@@ -46,8 +48,17 @@ class Difference:
 
     def text(self) -> str:
         """Text of a few lines."""
-        calls = "\n".join(f"    {i:2}  {op}" for i, op in enumerate(self.ops))
-        return f"{self.what}: the kernel has {self.kernel}, the model {self.model}\n{calls}"
+        calls = "\n".join(f"  {i:2}  {op}" for i, op in enumerate(self.ops))
+        return f"{self.what} after these calls: the kernel has {self.kernel}, the model {self.model}\n{calls}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        ops = [{f.name: getattr(op, f.name) for f in fields(op)} for op in self.ops]
+        return {"what": self.what, "kernel": self.kernel, "model": self.model, "ops": ops, "program": self.program()}
+
+    def program(self) -> str:
+        """The calls as a C program."""
+        return program(self.ops, page_size())
 
 
 @dataclass(slots=True)
@@ -82,6 +93,25 @@ class HostReport:
     def ok(self) -> bool:
         """Whether there is no difference, and anything was compared."""
         return not self.differences and self.calls > 0
+
+    def text(self) -> str:
+        """Text: what was run, and each difference with a program that shows it."""
+        found = f"{len(self.differences)} differences" if self.differences else "no difference"
+        lines = [
+            f"kernel {self.kernel}, machine {self.machine}, seed {self.seed}",
+            f"{found} in {self.sequences} sequences of {self.ops} calls, {self.calls} calls compared",
+            *(f"note: {note}" for note in self.notes),
+            *(f"not run, {nr} sequences: {why}" for why, nr in self.refused.items()),
+        ]
+        for each in self.differences:
+            lines += ["", each.text(), "", *("  " + line for line in each.program().splitlines())]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("machine", "differences")}
+        found = [each.to_dict() for each in self.differences]
+        return plain | {"machine": str(self.machine), "ok": self.ok, "differences": found}
 
 
 def host_machine() -> tuple[Machine, list[str]]:
@@ -187,7 +217,9 @@ def sequences(nr: int, ops: int, seed: int) -> Iterator[list[Op]]:
         yield sequence(f"{seed}.{i}", ops, without)
 
 
-def verify_host(nr: int = 100, ops: int = 50, seed: int = 1, *, most: int = 5) -> HostReport:
+def verify_host(
+    nr: int = 100, ops: int = 50, seed: int = 1, *, most: int = 5, say: Callable[[str], object] = lambda what: None
+) -> HostReport:
     """Run random sequences on the running kernel and on the model.
 
     Parameters
@@ -200,6 +232,8 @@ def verify_host(nr: int = 100, ops: int = 50, seed: int = 1, *, most: int = 5) -
         The same seed gives the same sequences.
     most : int
         Differences after which it stops.
+    say : callable
+        Told how far it is.
 
     Returns
     -------
@@ -215,7 +249,9 @@ def verify_host(nr: int = 100, ops: int = 50, seed: int = 1, *, most: int = 5) -
     report = HostReport(kernel_release(), machine, seed, ops, notes=notes)
     if not zero:
         report.notes.append("frames are not shown to this user: the zero page is compared as any anonymous page")
-    for each in sequences(nr, ops, seed):
+    for i, each in enumerate(sequences(nr, ops, seed)):
+        if not i % 10:
+            say(f"host: sequence {i} of {nr}")
         try:
             made, found = run(each, machine, thp, zero)
         except LayoutError as e:

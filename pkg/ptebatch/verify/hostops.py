@@ -158,7 +158,7 @@ def sequence(seed: str, ops: int, without: Sequence[str] = ()) -> list[Op]:
     """
     chance = random.Random(seed)
     names = [name for name in NAMES if name not in without]
-    weights = [0 if "exit" == name else NAMES[name][0] for name in names]
+    weights = [0 if name == "exit" else NAMES[name][0] for name in names]
     out = [Op("mmap", 0, 0, PAGES, 3)]
     alive = 1
     for _ in range(ops):

@@ -1,0 +1,93 @@
+"""The running kernel beside the model: no difference, and one that is planted is found, shrunk and written as C."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from ptebatch.reference import madvise as m
+from ptebatch.reference.live import LiveMM
+from ptebatch.verify import host, verify_host
+from ptebatch.verify.hostops import NAMES, PROCESSES, Op, sequence
+from ptebatch.verify.hostprogram import program
+
+
+@pytest.fixture(scope="module", autouse=True)
+def modelled():
+    machine, notes = host.host_machine()
+    if any("is not modelled" in note for note in notes):
+        pytest.skip(f"the running kernel is not modelled: {notes}")
+    return machine
+
+
+def test_no_difference_in_a_few_sequences():
+    report = verify_host(25, 50, seed=11)
+    assert report.ok, report.text()
+    assert report.sequences == 25 and report.calls > 25 * 90
+
+
+@pytest.mark.slow
+def test_no_difference_in_many_sequences():
+    report = verify_host(600, 50, seed=12)
+    assert report.ok, report.text()
+
+
+def test_a_seed_gives_the_same_sequences():
+    assert sequence("7.1", 40) == sequence("7.1", 40) != sequence("7.2", 40)
+
+
+def test_sequences_hold_every_call_and_never_a_process_that_is_gone():
+    met = set()
+    for i in range(300):
+        alive = 1
+        for op in sequence(f"5.{i}", 50):
+            assert op.who < alive
+            alive += (op.name == "fork") - (op.name == "exit")
+            assert 1 <= alive <= PROCESSES
+            met.add(op.name)
+    assert met == set(NAMES)
+
+
+TWINS = {
+    "forgets to give back": (m, "_ACTIONS", {**m._ACTIONS, m.MADV_DONTNEED: lambda mm, vma, start, end: None}, "pages"),
+    "forgets what was written": (LiveMM, "store", lambda mm, addr, byte: None, "access"),
+    "never merges": ("ptebatch.reference.vma.VmaList", "_mergeable", lambda vmas, left, right: False, "vmas"),
+    "lets a child write": ("ptebatch.reference.contpte.Contpte", "wrprotect_ptes", lambda mm, addr, nr: None, "access"),
+}
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_a_model_that_is_wrong_is_found(monkeypatch, twin):
+    where, name, value, what = TWINS[twin]
+    if isinstance(where, str):
+        monkeypatch.setattr(f"{where}.{name}", value)
+    else:
+        monkeypatch.setattr(where, name, value)
+    report = verify_host(60, 50, seed=3, most=1)
+    assert [each.what for each in report.differences] == [what]
+    # shrunk to what is needed
+    assert len(report.differences[0].ops) <= 8
+    json.dumps(report.to_dict())
+    assert "after these calls" in report.text()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_program_makes_the_calls(tmp_path):
+    ops = [
+        Op("mmap", 0, 0, 4, 3),
+        Op("write", 0, 1, 1, 9),
+        Op("fork", 0),
+        Op("mprotect", 1, 0, 2, 1),
+        Op("madvise", 0, 1, 1, m.MADV_DONTNEED),
+        Op("exit", 1),
+        Op("resize", 0, 0, 4, 2),
+    ]
+    source = tmp_path / "calls.c"
+    source.write_text(program(ops, 4096))
+    subprocess.run(["cc", "-Wall", "-Werror", "-o", str(tmp_path / "calls"), str(source)], check=True)
+    done = subprocess.run([str(tmp_path / "calls")], capture_output=True, text=True, timeout=60, check=True)
+    assert "3 process 1: mprotect" in done.stderr and "No such" not in done.stderr
+    assert "10000000000-10000002000 rw-p" in done.stderr
