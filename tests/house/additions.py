@@ -252,7 +252,7 @@ _VERB = Addition(
         Edit("pkg/ptebatch/cli/meson.build", "  'events.py',\n", "  'count.py',\n"),
         Edit("pkg/ptebatch/cli/__init__.py", "from . import compare, events,", "from . import count\n"),
         Edit("pkg/ptebatch/cli/__init__.py", "_EPILOG = ", "_VERBS = (*_VERBS, count)\n"),
-        Edit("tests/house/rooms.py", '"events", "list", "show", "verify_strategy"', '"count", '),
+        Edit("tests/house/rooms.py", '"events", "list", "replay", "show", "verify_strategy"', '"count", '),
     ),
     """
 assert "strategies" in said("count") and '"verb": "count"' in said("count", "--json")

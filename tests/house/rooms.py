@@ -29,10 +29,11 @@ ROOMS = {
     "snapshot": "bits errors machine mm notation",  # notation has the patterns of exclusivity
     "simulate": "bits errors kernels layouts machine mm operations report snapshot strategies",
     "checker": "bits errors events machine mm notation reference report strategies",
-    "verify": "arm64 bits counters errors events kernels machine mm notation reference strategies",
+    "verify": "arm64 base bits counters errors events kernels machine mm notation reference strategies",
     "testing": "bits checker errors events kernels layouts machine mm notation reference strategies",
     "cli": "base bits checker counters errors kernels layouts machine mm notation operations report simulate snapshot strategies "
-    "traces verify",
+    "traces verify workloads",
+    "workloads": "bits errors machine reference report",
     "base": "",
     "arm64": "",
     "batch": "",
@@ -54,7 +55,7 @@ CORE_IMPORTS = {
 
 #: rooms whose members know nothing of each other
 APART = {
-    "cli": ("compare", "events", "list", "show", "verify_strategy"),
+    "cli": ("compare", "events", "list", "replay", "show", "verify_strategy"),
     "traces": ("jsonl",),
     "checker.laws": ("order", "table"),
     "verify": ("dumps", "traces", "vectors"),

@@ -61,7 +61,7 @@ SEALED = (*MAP4, c("mseal", 1, 2))
 GAP = (c("mmap", 0, 1, RW), c("mmap", 3, 1, RW))
 GUARDS = (*MAP4, c("write", 1, 1, 7), c("madvise", 1, 2, m.MADV_GUARD_INSTALL))
 MAN = "man 2 "
-ROWS = "field.md 5.1 "
+ROWS = "spec 6.1, row "
 SELF = "selftests/mm "
 
 FACTS = (
@@ -135,7 +135,7 @@ FACTS = (
     Fact("wipe what is shared", (c("shared", 0, 4, RW),), c("madvise", 0, 4, m.MADV_WIPEONFORK), EINVAL, MAN + "madvise"),
     Fact("populate a hole", GAP, c("madvise", 0, 4, m.MADV_POPULATE_READ), ENOMEM, SELF + "madv_populate"),
     Fact("populate for reading", (c("mmap", 0, 4, R),), c("madvise", 0, 4, m.MADV_POPULATE_READ), OK, SELF + "madv_populate"),
-    Fact("populate to write", (c("mmap", 0, 4, R),), c("madvise", 0, 4, m.MADV_POPULATE_WRITE), EINVAL, SELF + "madv_populate"),
+    Fact("populate to write", (c("mmap", 0, 4, R),), c("madvise", 0, 4, 23), EINVAL, SELF + "madv_populate"),
     Fact(
         "populate what has no access",
         (c("mmap", 0, 4),),

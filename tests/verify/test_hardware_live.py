@@ -56,6 +56,16 @@ def test_calls_over_all_regions_are_equal():
     assert report.total == 688
 
 
+@pytest.mark.parametrize(("kernel", "folded"), [("6.12", True), ("6.17", False), ("7.3", False)])
+def test_a_block_that_is_uniform_again_is_refolded_or_not(kernel, folded):
+    """What docs/living.md says of decay, in the records themselves."""
+    doc = next(each for each in load(f"{kernel}.max.live.json.gz") if each["scenario"] == "mthp_ro_fork")
+    step = doc["steps"][4]
+    assert (step["call"], step["first"], step["n"], step["arg"]) == ("mprotect", 1, 48, 3)
+    words = [int(word, 16) for nr, word in step["ptes"] for _ in range(nr)]
+    assert {bool(word >> 52 & 1) for word in words[:16]} == {folded}
+
+
 # ---- a changed record is found ----
 
 

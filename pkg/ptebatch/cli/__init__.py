@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 
 from ..base.interrupt import listen
 from ..errors import PtebatchError, split_hint
-from . import compare, events, list, show, verify
+from . import compare, events, list, replay, show, verify
 
 __all__ = ["main"]
 
-_VERBS = (compare, show, events, list, verify)
+_VERBS = (compare, show, events, list, replay, verify)
 
 _EPILOG = """\
 examples:
@@ -29,6 +29,7 @@ examples:
   ptebatch show --layout 1/511 --op rw --machine 7.3,cont_ptes=4,ptrs_per_pte=8
   ptebatch events --layout 1/511 --op rw
   ptebatch list strategies
+  ptebatch replay node.strace
   ptebatch verify --vectors named.json.gz
 
 exit status:

@@ -37,6 +37,7 @@ from ._first import first_screen
 from ._options import Source, add_run_arguments, add_source_arguments, of_process, ops_of, source, sources, starts, strategies_of
 from ._print import progress, put, put_csv, put_json
 from ._tables import LEGEND, by_op, full_tables, shown
+from ._workloads import compare_workload
 
 EXAMPLES = """\
 examples:
@@ -47,6 +48,7 @@ examples:
   ptebatch compare --pid demo --op ro --whole
   ptebatch compare --kernels all --layout T2
   ptebatch compare --kernels 6.12,6.18 --op rw --machine granule=16K
+  ptebatch compare --workload jit-page,patched=10 --kernels 6.16,7.3 --folio 64K
 """
 
 
@@ -61,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every strategy, the flawed ones too")
     kernels = "compare kernels, each with its own loop, instead of strategies"
     parser.add_argument("--kernels", metavar="all|A,B[,...]", help=kernels)
+    workload = "a program instead of one call, by kernel and --folio; see 'ptebatch list workloads'"
+    parser.add_argument("--workload", metavar="NAME[,parameter=value...]", help=workload)
     parser.add_argument("--table", action="store_true", help="every number of every strategy, unabridged")
     parser.add_argument("--explain", action="store_true", help="what the words and columns mean")
     parser.add_argument(
@@ -72,6 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
+    if args.workload is not None:
+        with progress() as say:
+            compare_workload(args, say)
+        return 0
     every = [name for name, s in STRATEGIES.items() if args.all or not s.flawed]
     if args.all and args.strategy is not None:
         raise PtebatchError(f"--strategy {args.strategy} and --all do not go together; give one of them")

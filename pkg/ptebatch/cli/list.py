@@ -1,4 +1,4 @@
-"""List what can be named: strategies, layouts, machines, counters."""
+"""List what can be named: strategies, layouts, machines, counters, workloads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..machine import ERA_SWITCHES, GRANULES, MACHINES, Machine
 from ..notation.patterns import PATTERN_NAMES
 from ..report import size_text
 from ..strategies import STRATEGIES
+from ..workloads import WORKLOADS, Parameter
 from ._print import Column, put, put_json, table
 
 EXAMPLES = """\
@@ -30,16 +31,15 @@ patterns: {patterns}, A/B/... runs of pages, the last one exclusive, random:P[:S
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the argument of this verb."""
-    parser.add_argument("what", choices=["strategies", "layouts", "machines", "counters"], help="what to list")
+    parser.add_argument("what", choices=list(_TEXTS), help="what to list")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
-    texts = {"strategies": _strategies, "layouts": _layouts, "machines": _machines, "counters": _counters}
     if args.json:
         put_json({"verb": "list", args.what: _rows(args.what)})
     else:
-        put(texts[args.what]())
+        put(_TEXTS[args.what]())
     return 0
 
 
@@ -51,6 +51,11 @@ def _rows(what: str) -> list[dict[str, Any]]:
         return [{"name": row.name, "size": row.layout.length(Machine()), "summary": row.summary} for row in LAYOUTS.values()]
     if what == "counters":
         return [{"name": c.name, "group": c.group, "meaning": c.meaning} for c in COUNTERS.values()]
+    if what == "workloads":
+        return [
+            {"name": row.name, "summary": row.summary, "parameters": {key: one.default for key, one in row.parameters.items()}}
+            for row in WORKLOADS.values()
+        ]
     switches = [f.name for f in fields(Machine) if f.name not in ("kernel", "release")]
     return [
         {"kernel": k, **{name: getattr(ERAS[k], name) for name in ("measured", "strategy", "repeat_tlbi_cpus")}}
@@ -76,6 +81,17 @@ def _counters() -> str:
     return table([Column("name"), Column("group"), Column("what it counts", wraps=True)], rows)
 
 
+def _workloads() -> str:
+    rows = []
+    for row in WORKLOADS.values():
+        rows.append([row.name, row.summary, "\n".join(_parameter(key, one) for key, one in row.parameters.items())])
+    return table([Column("name"), Column("what it does", wraps=True), Column("parameters")], rows)
+
+
+def _parameter(key: str, one: Parameter) -> str:
+    return f"{key}={size_text(one.default) if one.size else one.default}"
+
+
 def _machines() -> str:
     rows = [[k, era.measured, era.strategy, ", ".join(era.repeat_tlbi_cpus)] for k, era in ERAS.items()]
     kernels = table([Column("kernel"), Column("measured"), Column("loop"), Column("REPEAT_TLBI on")], rows)
@@ -95,3 +111,12 @@ def _machines() -> str:
 
 def _word(value: object) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+_TEXTS = {
+    "strategies": _strategies,
+    "layouts": _layouts,
+    "machines": _machines,
+    "counters": _counters,
+    "workloads": _workloads,
+}

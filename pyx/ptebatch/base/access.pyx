@@ -57,6 +57,23 @@ cdef extern from *:
 
 
 def access(unsigned long long addr, int value=-1):
+    """Read a byte, or write `value` if it is one; any address may be given.
+
+    Parameters
+    ----------
+    addr : int
+    value : int
+        0 to 255 is written; -1 reads.
+
+    Returns
+    -------
+    signal, value, faults : int
+        0 or SIGSEGV or SIGBUS; the byte; minor faults that the access took.
+
+    Notes
+    -----
+    Not for several threads at once: signal handlers are the process's.
+    """
     cdef int got = value, number
     cdef long faults = 0
     number = pb_access(<unsigned char *>addr, value >= 0, &got, &faults)
