@@ -155,6 +155,24 @@ def test_a_sequence_that_is_not_modelled_is_refused_by_name():
         mm.touch(BASE)
 
 
+def test_a_table_of_pmds_moves_as_a_whole():
+    # 16 tables of 16 pages: 1M of address space
+    mm = LiveMM.make(SMALL, memory=1024)
+    start, to, size = BASE, BASE + (1 << 22), 1 << 20
+    mm.mmap(start, size + (4 << 12), RW)
+    for addr in (start, start + (200 << 12), start + size):
+        mm.touch(addr, write=True)
+        mm.store(addr, addr >> 12 & 0xFF)
+    seen: list[str] = []
+    mm.observer = lambda kind, addr, value: seen.append(kind)
+    mm.mremap(start, size + (4 << 12), size + (4 << 12), MREMAP_MAYMOVE | MREMAP_FIXED, to)
+    laws(mm)
+    assert [mm.load(at) for at in (to, to + (200 << 12), to + size)] == [0, 200, 0]
+    # one flush for the table of PMDs, one for the page behind it, and its table is given back
+    assert seen.count("RVAE1IS") + seen.count("VAE1IS") == 3 and seen.count("X") == 1
+    assert not any(start <= addr < start + size for addr in mm.ptes)
+
+
 def test_a_buddy_gives_every_frame_once_and_takes_all_back():
     buddy = Buddy(0, 64, 4)
     chance = random.Random(5)

@@ -51,6 +51,52 @@ def test_sequences_hold_every_call_and_never_a_process_that_is_gone():
     assert met == set(NAMES)
 
 
+def _ops(*calls: tuple[object, ...]) -> list[Op]:
+    return [Op(*call) for call in calls]  # type: ignore[arg-type]
+
+
+#: what differed once, shrunk: name, process, first page, pages, argument, shared
+MET = {
+    "a shrink reaches over VMAs": _ops(("mmap", 0, 0, 48, 3), ("mprotect", 0, 2, 2, 1), ("resize", 0, 0, 4, 1)),
+    "the VMA of a fork's child merges with none that has no anon_vma": _ops(
+        ("mmap", 0, 0, 48, 3), ("mprotect", 0, 23, 13, 1), ("write", 0, 38, 1, 38), ("fork", 0), ("mprotect", 1, 25, 13, 3)
+    ),
+    "but with what it grows up to": _ops(
+        ("mmap", 0, 0, 48, 3),
+        ("write", 0, 17, 1, 125),
+        ("fork", 0),
+        ("mmap", 1, 3, 5, 3),
+        ("munmap", 1, 3, 1),
+        ("resize", 1, 1, 2, 3),
+    ),
+    "a sealed VMA stops munmap behind its first cut": _ops(("mmap", 0, 0, 48, 3), ("mseal", 0, 21, 13), ("munmap", 0, 19, 8)),
+    "a guard makes an anon_vma": _ops(
+        ("mmap", 0, 0, 48, 3), ("mprotect", 0, 28, 5, 1), ("madvise", 0, 24, 24, m.MADV_GUARD_INSTALL), ("mprotect", 0, 32, 3, 3)
+    ),
+    "but none of shared memory": _ops(
+        ("mmap", 0, 11, 37, 0, True),
+        ("mprotect", 0, 33, 1, 1),
+        ("madvise", 0, 36, 1, m.MADV_GUARD_INSTALL),
+        ("madvise", 0, 20, 13, m.MADV_GUARD_INSTALL),
+        ("mprotect", 0, 12, 36, 3),
+    ),
+    "shared memory is one of parent and child before it is touched": _ops(
+        ("mmap", 0, 0, 8, 3, True), ("fork", 0), ("write", 1, 0, 1, 67), ("read", 0, 0, 1)
+    ),
+    "shared memory that grew has nothing behind its end": _ops(
+        ("mmap", 0, 9, 1, 3, True), ("resize", 0, 9, 1, 6), ("read", 0, 10, 1), ("write", 0, 9, 1, 4), ("write", 0, 12, 1, 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MET)
+def test_what_differed_once_differs_no_more(modelled, name):
+    if any(op.name in host.missing_calls() for op in MET[name]):
+        pytest.skip("the running kernel has not all of these calls")
+    made, found = host.run(MET[name], modelled, host.host_thp(), host.zero_frame())
+    assert found is None and made == len(MET[name])
+
+
 TWINS = {
     "forgets to give back": (m, "_ACTIONS", {**m._ACTIONS, m.MADV_DONTNEED: lambda mm, vma, start, end: None}, "pages"),
     "forgets what was written": (LiveMM, "store", lambda mm, addr, byte: None, "access"),

@@ -325,9 +325,11 @@ def _copy(mm: LiveMM, vma: RefVma, addr: int, folio: Folio | None, pfn: int) -> 
 def _file(mm: LiveMM, vma: RefVma, addr: int, *, write: bool) -> None:
     """do_fault()."""
     inode = mm.inode_of(vma)
+    index = vma.pgoff + (addr - vma.start) // mm.page_size
+    if inode.size is not None and index >= inode.size:
+        raise Signal(signal.SIGBUS)
     if not write and _around(mm, vma, inode, addr):
         return
-    index = vma.pgoff + (addr - vma.start) // mm.page_size
     folio = inode.folio_at(index) or inode.allocate(index, inode.orders)
     if write and not vma.flags & b.VM_SHARED:
         vma = anon_vma_prepare(mm, vma)

@@ -29,6 +29,8 @@ class Inode:
     frames : Frames
     orders : frozenset of int
         Sizes of folios that a fault in a hole may allocate, besides single pages.
+    size : int or None
+        Pages that it has: a page behind them raises SIGBUS. None: as many as are asked for.
 
     Attributes
     ----------
@@ -40,6 +42,7 @@ class Inode:
 
     frames: Frames
     orders: frozenset[int] = frozenset()
+    size: int | None = None
     pages: dict[int, int] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
 

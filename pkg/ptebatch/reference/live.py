@@ -321,7 +321,7 @@ class LiveMM(RefMM):
     def add_vma(self, vma: RefVma) -> None:
         """Add a VMA; shared anonymous memory gets its file (shmem_zero_setup())."""
         if vma.file and vma.file not in self.files:
-            self.files[vma.file] = Inode(self.frames)
+            self.files[vma.file] = Inode(self.frames, size=(vma.end - vma.start) // self.page_size)
         super().add_vma(vma)
 
     def forget(self, gone: list[RefVma]) -> None:

@@ -170,7 +170,7 @@ def _guard_install(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
     if mm.machine.sticky_flags:
         # all of the VMA says that there may be some
         vma = mm.vma_list.put(vma, replace(vma, flags=vma.flags | b.VM_MAYBE_GUARD))
-    if vma.anonymous or not mm.machine.sticky_flags:
+    if vma.anonymous:
         # fork is to copy the table
         anon_vma_prepare(mm, vma)
     marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_GUARD)

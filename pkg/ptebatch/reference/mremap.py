@@ -129,6 +129,11 @@ def _move(mm: LiveMM, start: int, old: int, new: int, flags: int, new_start: int
 def move_page_tables(mm: LiveMM, start: int, end: int, to: int) -> None:
     """Move what is mapped: whole PMD entries and tables where both ends are aligned, else entry by entry."""
     while start < end:
+        whole = mm.pmd_size * mm.machine.ptrs_per_pte
+        if not (start % whole or to % whole) and end - start >= whole and (whole, to) not in mm.above:
+            _move_upper(mm, start, whole, to)
+            start, to = start + whole, to + whole
+            continue
         # no further than to where a table ends, here or there
         step = min(end - start, mm.pmd_size - start % mm.pmd_size, mm.pmd_size - to % mm.pmd_size)
         if mm.table_start(start) in mm.pmds or mm.has_table(start):
@@ -144,11 +149,29 @@ def move_page_tables(mm: LiveMM, start: int, end: int, to: int) -> None:
         start, to = start + step, to + step
 
 
+def _move_upper(mm: LiveMM, start: int, whole: int, to: int) -> None:
+    """move_normal_pud(): a table of PMDs as it is."""
+    if (whole, start) not in mm.above:
+        return
+    for table in list(mm.tables_above(to))[1:]:
+        if table not in mm.above:
+            mm.above.add(table)
+            mm.count("tables_allocated")
+            mm.barrier()
+    mm.above ^= {(whole, start), (whole, to)}
+    for words in (mm.ptes, mm.pmds):
+        for addr in [each for each in words if start <= each < start + whole]:
+            words[addr - start + to] = words.pop(addr)
+    mm.barrier()
+    mm.flush_range(start, start + whole, leaf=False)
+
+
 def _move_table(mm: LiveMM, start: int, step: int, to: int) -> None:
     if step == mm.pmd_size and not mm.has_table(to):
         mm.ptes |= {to + i: mm.ptes.pop(start + i) for i in range(0, step, mm.page_size)}
         mm.barrier()
-        mm.flush_range(start, start + step, leaf=False, stride=mm.machine.ptrs_per_pte)
+        # page by page where there is no range TLBI: move_normal_pmd() does not say that it was a table
+        mm.flush_range(start, start + step, leaf=False)
         return
     mm.alloc_table(to)
     move_ptes(mm, start, start + step, to)

@@ -164,7 +164,9 @@ class VmaList:
         """Extend a VMA; one that it meets and is alike becomes one with it."""
         longer = self.put(vma, replace(vma, end=end))
         after = self._neighbours(longer)[1]
-        if after and self._mergeable(longer, after):
+        # what is added has no anon_vma of its own: that of `vma` may come from a fork, that of the one behind not
+        added = replace(longer, chain=longer.chain[:1])
+        if after and self._mergeable(added, after):
             self._join(longer, after)
 
     def insert(self, vma: RefVma) -> None:
