@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from ptebatch import STRATEGIES, Machine, bits, testing
@@ -35,9 +35,15 @@ def run(machine: type[MprotectMachine], how: settings = FEW) -> None:
 
 
 def found_by(machine: type[MprotectMachine], *words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        run(machine, MANY)
-    assert any(word in str(caught.value) for word in words), str(caught.value)
+    # what Hypothesis draws depends on the constants of every module that is loaded: no one seed finds
+    # a fault for ever
+    for number in range(12):
+        try:
+            run(seed(number)(machine), MANY)
+        except AssertionError as caught:
+            assert any(word in str(caught) for word in words), str(caught)
+            return
+    pytest.fail("12 searches of 400 examples did not find it")
 
 
 # ---- strategies ----
