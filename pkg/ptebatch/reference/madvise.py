@@ -170,8 +170,8 @@ def _guard_install(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
     if mm.machine.sticky_flags:
         # all of the VMA says that there may be some
         vma = mm.vma_list.put(vma, replace(vma, flags=vma.flags | b.VM_MAYBE_GUARD))
-    if vma.anonymous:
-        # fork is to copy the table
+    if vma.anonymous or not mm.machine.sticky_flags:
+        # fork is to copy the table; where the VMA says so itself, only anonymous ones need it
         anon_vma_prepare(mm, vma)
     marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_GUARD)
     while not _install(mm, start, end, marker):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..errors import LayoutError, MachineError, PtebatchError
 from ..kernels import DEFAULT
 from ..machine import GRANULES, Machine
 from ..reference.live import Thp
-from .hostkernel import Kernel, kernel_release, missing_calls, page_size, zero_frame
+from .hostkernel import Kernel, kernel_release, missing_calls, page_size, shows_maybe_guard, zero_frame
 from .hostmodel import Model
 from .hostops import Op, Outcome, sequence
 from .hostprogram import program
@@ -123,7 +123,11 @@ def host_machine() -> tuple[Machine, list[str]]:
     try:
         m = re.match(r"\d+\.\d+(\.\d+)?", release)
         machine = Machine(m[0] if m else release, granule=granule, contpte=False)
-        return machine, machine.notes()
+        notes = machine.notes()
+        if not machine.sticky_flags and shows_maybe_guard():
+            machine = replace(machine, sticky_flags=True)
+            notes.append(f"{release} shows VM_MAYBE_GUARD, which 6.19 brought: sticky_flags=on")
+        return machine, notes
     except MachineError:
         return Machine(granule=granule, contpte=False), [f"{release} is not modelled: that of {DEFAULT} is taken"]
 

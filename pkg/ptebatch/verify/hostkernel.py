@@ -14,9 +14,10 @@ import signal
 from collections.abc import Callable, Mapping
 
 from ..base.access import access
+from ..reference.madvise import MADV_GUARD_INSTALL
 from .hostops import ARENA, PAGES, PROCESSES, ROOM, Op, Outcome
 
-__all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "zero_frame"]
+__all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "shows_maybe_guard", "zero_frame"]
 
 _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -82,6 +83,27 @@ def _moved_to(function: Callable[..., int], *args: int) -> int:
 def missing_calls() -> list[str]:
     """Calls of `hostops.NAMES` that the running kernel has not."""
     return ["mseal"] if _syscall(_MSEAL, 0, 0, 0) == -errno.ENOSYS else []
+
+
+def shows_maybe_guard() -> bool:
+    """Whether a VMA with a guard says so in smaps (VM_MAYBE_GUARD): 6.19 does, and later releases of earlier series."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            _map(ARENA, _PAGE, Op("mmap", 0, 0, 1, 3))
+            _call("madvise", ARENA, _PAGE, MADV_GUARD_INSTALL)
+            with open("/proc/self/smaps") as smaps:
+                text = smaps.read()
+            flags = text[text.index(f"{ARENA:x}-") :].partition("VmFlags:")[2].partition("\n")[0]
+            os.write(writing, b"1" if "gu" in flags.split() else b"0")
+        finally:
+            os._exit(0)
+    os.close(writing)
+    answer = os.read(reading, 1)
+    os.close(reading)
+    os.waitpid(pid, 0)
+    return answer == b"1"
 
 
 def zero_frame() -> int:
