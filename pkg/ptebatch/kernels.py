@@ -61,6 +61,12 @@ class Era:
         MADV_DONTNEED frees the leaf tables that it empties (measured on 7.0, not looked at in 6.19).
     mremap_many : bool
         mremap() moves several VMAs at once where the length stays (since 6.17).
+    huge_zero_wp : bool
+        A write to the huge zero page gets a folio of its size; else it is split first (since 6.13).
+    huge_zero_special : bool
+        A PMD entry that maps it is SPECIAL (since 6.18).
+    split_to_zero : bool
+        Pages of a folio that is split are replaced by the zero page where they hold nothing but zeros (since 6.13).
     exclusive_write : bool
         There is a writable device-exclusive entry, which moves the softleaf types below it (6.12 only).
     repeat_tlbi_cpus : tuple of str
@@ -85,6 +91,9 @@ class Era:
     cold_invalidates: bool = False
     pt_reclaim: bool = False
     mremap_many: bool = False
+    huge_zero_wp: bool = False
+    huge_zero_special: bool = False
+    split_to_zero: bool = False
     exclusive_write: bool = False
     repeat_tlbi_cpus: tuple[str, ...] = ()
 
@@ -107,6 +116,8 @@ _6_16 = replace(
     exclusive_write=False,
     wp_reuse_large=True,
     map_dirty=True,
+    huge_zero_wp=True,
+    split_to_zero=True,
 )
 _6_17 = replace(
     _6_16,
@@ -118,7 +129,7 @@ _6_17 = replace(
     move_batched=True,
     mremap_many=True,
 )
-_6_18 = replace(_6_17, measured="6.18.15")
+_6_18 = replace(_6_17, measured="6.18.15", huge_zero_special=True)
 _6_19 = replace(_6_18, measured="6.19.14", needs_flush=True, sticky_flags=True, wp_flush_local=True)
 _7_0 = replace(_6_19, measured="7.0.13", pt_reclaim=True, repeat_tlbi_cpus=_REPEAT)
 _7_1 = replace(_7_0, measured="7.1.13", asid_extra_dsb=False, wp_flush_by_size=True)

@@ -74,7 +74,7 @@ class Machine:
         Size of the user address space in bits.
     gather_early_exit, needs_flush, paint_invalid, mkwrite_always, guard_markers, asid_extra_dsb, sticky_flags, \
 wp_reuse_large, move_batched, wp_flush_local, map_dirty, wp_flush_by_size, \
-cold_invalidates, pt_reclaim, mremap_many, exclusive_write : bool, optional
+cold_invalidates, pt_reclaim, mremap_many, huge_zero_wp, huge_zero_special, split_to_zero, exclusive_write : bool, optional
         Era switches, see `Era`; default by kernel.
     bbml_elides : int, optional
         Era switch, see `Era`.
@@ -123,6 +123,9 @@ cold_invalidates, pt_reclaim, mremap_many, exclusive_write : bool, optional
     cold_invalidates: bool = _era_default()
     pt_reclaim: bool = _era_default()
     mremap_many: bool = _era_default()
+    huge_zero_wp: bool = _era_default()
+    huge_zero_special: bool = _era_default()
+    split_to_zero: bool = _era_default()
     exclusive_write: bool = _era_default()
     release: str = field(default="", compare=False)
 

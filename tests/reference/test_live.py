@@ -148,10 +148,32 @@ def test_a_deferred_flush_is_waited_for_by_the_next_walk(mm):
     assert "ASIDE1IS" in seen and not mm.flush_pending
 
 
-def test_a_sequence_that_is_not_modelled_is_refused_by_name():
-    mm = LiveMM.make(SMALL, thp=Thp(frozenset({4})))
+@pytest.mark.parametrize(("kernel", "huge"), [("6.12", False), ("6.16", True), ("7.3", True)])
+def test_a_write_to_the_huge_zero_page_gets_a_folio_or_splits_it(kernel, huge):
+    mm = LiveMM.make(Machine(kernel, cont_ptes=4, ptrs_per_pte=16), thp=Thp(frozenset({4})))
     mm.mmap(BASE, 64 << 12, RW)
-    with pytest.raises(LayoutError, match="huge zero page, which is not modelled"):
+    mm.touch(BASE + (3 << 12))
+    assert list(mm.pmds) == [BASE] and not list(mm.huge_heads())
+    child = mm.fork()
+    child.touch(BASE)
+    laws(mm)
+    mm.touch(BASE + (5 << 12), write=True)
+    laws(mm)
+    assert bool(mm.pmds) == huge
+    if not huge:
+        assert sum(p.pte_special(word) for word in mm.ptes.values()) == 15
+    mm.touch(BASE + (20 << 12))
+    mm.mprotect(BASE + (18 << 12), 2 << 12, b.PROT_READ)
+    assert sum(p.pte_special(mm.ptes[BASE + (i << 12)]) for i in range(16, 32)) == 16
+    child.exit()
+    mm.munmap(BASE, 64 << 12)
+    laws(mm)
+
+
+def test_a_sequence_that_is_not_modelled_is_refused_by_name(mm):
+    touch_all(mm, 4)
+    mm.ptes[BASE] = p.pte_modify(mm.ptes[BASE], b.PAGE_NONE)
+    with pytest.raises(LayoutError, match="NUMA hint, whose fault is not modelled"):
         mm.touch(BASE)
 
 
@@ -161,8 +183,7 @@ def test_a_table_of_pmds_moves_as_a_whole():
     start, to, size = BASE, BASE + (1 << 22), 1 << 20
     mm.mmap(start, size + (4 << 12), RW)
     for addr in (start, start + (200 << 12), start + size):
-        mm.touch(addr, write=True)
-        mm.store(addr, addr >> 12 & 0xFF)
+        mm.touch(addr, write=True, byte=addr >> 12 & 0xFF)
     seen: list[str] = []
     mm.observer = lambda kind, addr, value: seen.append(kind)
     mm.mremap(start, size + (4 << 12), size + (4 << 12), MREMAP_MAYMOVE | MREMAP_FIXED, to)
@@ -207,10 +228,11 @@ class Living(RuleBasedStateMachine):
         kernel=st.sampled_from(["6.12", "6.16", "6.17", "7.0", "7.3"]),
         orders=st.sets(st.integers(2, 4), max_size=2),
         hafdbs=st.booleans(),
+        zero=st.booleans(),
     )
-    def begin(self, kernel: str, orders: set[int], hafdbs: bool) -> None:
+    def begin(self, kernel: str, orders: set[int], hafdbs: bool, zero: bool) -> None:
         machine = Machine(kernel, cont_ptes=4, ptrs_per_pte=16, hafdbs=hafdbs)
-        self.mms = [LiveMM.make(machine, memory=1024, thp=Thp(frozenset(orders), use_zero_page=False))]
+        self.mms = [LiveMM.make(machine, memory=1024, thp=Thp(frozenset(orders), use_zero_page=zero))]
         self.mms[0].mmap(BASE, PAGES << 12, RW)
 
     def call(self, who: int, what: str, *args: object, **how: object) -> None:

@@ -11,16 +11,16 @@ import pytest
 from ptebatch.reference import madvise as m
 from ptebatch.reference.live import LiveMM
 from ptebatch.verify import host, verify_host
-from ptebatch.verify.hostops import NAMES, PROCESSES, Op, sequence
+from ptebatch.verify.hostops import LARGE, NAMES, PROCESSES, Op, sequence
 from ptebatch.verify.hostprogram import program
 
 
 @pytest.fixture(scope="module", autouse=True)
 def modelled():
-    machine, notes = host.host_machine()
+    found, notes = host.Host.find()
     if any("is not modelled" in note for note in notes):
         pytest.skip(f"the running kernel is not modelled: {notes}")
-    return machine
+    return found
 
 
 def test_no_difference_in_a_few_sequences():
@@ -89,17 +89,58 @@ MET = {
 }
 
 
+MET_LARGE = {
+    "a folio that is split gives up what holds nothing": _ops(
+        ("mmap", 0, 0, 1536, 3),
+        ("madvise", 0, 0, 1536, m.MADV_HUGEPAGE),
+        ("write", 0, 1236, 1, 128),
+        ("madvise", 0, 768, 700, m.MADV_COLD),
+    ),
+    "a table that was emptied is given back": _ops(
+        ("mmap", 0, 0, 1536, 3),
+        ("madvise", 0, 0, 1536, m.MADV_HUGEPAGE),
+        ("write", 0, 571, 1, 51),
+        ("mprotect", 0, 900, 10, 1),
+        ("mprotect", 0, 900, 10, 3),
+        ("madvise", 0, 512, 512, m.MADV_DONTNEED),
+        ("read", 0, 935, 1),
+        ("write", 0, 1000, 1, 3),
+        ("read", 0, 600, 1),
+    ),
+    "a fork shares a folio and the huge zero page": _ops(
+        ("mmap", 0, 0, 1536, 3),
+        ("madvise", 0, 0, 1536, m.MADV_HUGEPAGE),
+        ("write", 0, 5, 1, 51),
+        ("read", 0, 700, 1),
+        ("fork", 0),
+        ("write", 0, 6, 1, 9),
+        ("write", 1, 701, 1, 8),
+        ("read", 1, 5, 1),
+        ("exit", 1),
+        ("write", 0, 7, 1, 7),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MET_LARGE)
+def test_folios_of_a_pmds_size_are_as_the_kernel_has_them(modelled, name):
+    if modelled.arena(1) is not LARGE:
+        pytest.skip("the host has no folios of 2M")
+    made, found = host.run(MET_LARGE[name], modelled, LARGE)
+    assert found is None and made == len(MET_LARGE[name])
+
+
 @pytest.mark.parametrize("name", MET)
 def test_what_differed_once_differs_no_more(modelled, name):
     if any(op.name in host.missing_calls() for op in MET[name]):
         pytest.skip("the running kernel has not all of these calls")
-    made, found = host.run(MET[name], modelled, host.host_thp(), host.zero_frame())
+    made, found = host.run(MET[name], modelled)
     assert found is None and made == len(MET[name])
 
 
 TWINS = {
     "forgets to give back": (m, "_ACTIONS", {**m._ACTIONS, m.MADV_DONTNEED: lambda mm, vma, start, end: None}, "pages"),
-    "forgets what was written": (LiveMM, "store", lambda mm, addr, byte: None, "access"),
+    "forgets what was written": (LiveMM, "load", lambda mm, addr: 0, "access"),
     "never merges": ("ptebatch.reference.vma.VmaList", "_mergeable", lambda vmas, left, right: False, "vmas"),
     "lets a child write": ("ptebatch.reference.contpte.Contpte", "wrprotect_ptes", lambda mm, addr, nr: None, "access"),
 }

@@ -14,7 +14,7 @@ from .. import bits as b
 from ..errors import LayoutError
 from . import pte as p
 from .filemap import Inode, around
-from .huge_memory import as_pte, mk_pmd, split_huge_pmd
+from .huge_memory import as_pte, huge_folio, mk_pmd, split_huge_pmd
 from .mmu import Folio
 from .vma import RefVma
 
@@ -95,8 +95,10 @@ def handle_mm_fault(mm: LiveMM, addr: int, *, write: bool) -> None:
         if _huge(mm, vma, first, write=write):
             return
         split_huge_pmd(mm, first)
-    elif not mm.has_table(addr) and _huge_fits(mm, vma, first) and _huge_new(mm, vma, first, write=write):
-        return
+    elif not mm.has_table(addr) and _huge_fits(mm, vma, first):
+        vma = anon_vma_prepare(mm, vma)
+        if _huge_new(mm, vma, first, write=write):
+            return
     mm.alloc_table(addr)
     word = mm.ptep_get(addr)
     if p.pte_none(word):
@@ -218,17 +220,17 @@ def _huge_fits(mm: LiveMM, vma: RefVma, first: int) -> bool:
 
 def _huge_new(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
     """do_huge_pmd_anonymous_page(); False: no such folio is free."""
-    if not write:
-        if not mm.thp.use_zero_page:
+    if not write and mm.thp.use_zero_page:
+        zero = mm.frames.huge_zero(mm.machine.pmd_order)
+        if zero is None:
             return False
-        raise LayoutError(
-            f"the first read at {first:#x} maps the huge zero page, which is not modelled; write first, or give "
-            "Thp(use_zero_page=False)"
-        )
+        mm.alloc_above(first)
+        word = mk_pmd(p.pfn_pte(mm.page_shift, zero, vma.page_prot))
+        mm.pmds[first] = p.pte_mkspecial(word) if mm.machine.huge_zero_special else word
+        return True
     folio = mm.frames.alloc(mm.machine.pmd_order)
     if folio is None:
         return False
-    vma = anon_vma_prepare(mm, vma)
     mm.alloc_above(first)
     mm.frames.map_entire(folio, mm.mm_id)
     mm.anon_exclusive.add(folio.head)
@@ -241,8 +243,10 @@ def _huge(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
     word = as_pte(mm.pmds[first])
     if p.pte_protnone(word):
         raise LayoutError(f"the entry at {first:#x} is a NUMA hint, whose fault is not modelled; change its protection instead")
-    if write and not p.pte_write(word):
-        folio = mm.page_folio(p.pte_pfn(mm.page_shift, word))
+    folio = huge_folio(mm, word)
+    if write and folio is None:
+        return _huge_zero_write(mm, vma, first)
+    if write and folio is not None and not p.pte_write(word):
         if folio.head not in mm.anon_exclusive:
             if mm.frames.use(folio).refs != 1:
                 return False
@@ -258,6 +262,18 @@ def _huge(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
         mm.flush_local(first)
     elif write:
         mm.flush_page(first)
+    return True
+
+
+def _huge_zero_write(mm: LiveMM, vma: RefVma, first: int) -> bool:
+    """do_huge_zero_wp_pmd(): a folio takes its place; before 6.13, or where there is none, it is split."""
+    folio = mm.frames.alloc(mm.machine.pmd_order) if mm.machine.huge_zero_wp else None
+    if folio is None:
+        return False
+    mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
+    mm.frames.map_entire(folio, mm.mm_id)
+    mm.anon_exclusive.add(folio.head)
+    mm.pmds[first] = mk_pmd(_writable(mm, vma, folio.head))
     return True
 
 

@@ -135,8 +135,18 @@ class Frames:
         zero = buddy.alloc(0)
         assert zero is not None
         self.zero_pfn = zero
+        # first frame of the huge zero page, once one was asked for
+        self.huge_zero_pfn: int | None = None
         # what folios can have: all but the zero page and what fragmentation took
         self.owned = buddy.nr_free()
+
+    def huge_zero(self, order: int) -> int | None:
+        """mm_get_huge_zero_folio(): its first frame; None where no such block is free."""
+        if self.huge_zero_pfn is None:
+            self.huge_zero_pfn = self.buddy.alloc(order)
+            if self.huge_zero_pfn is not None:
+                self.owned -= 1 << order
+        return self.huge_zero_pfn
 
     # Allocation and references
 

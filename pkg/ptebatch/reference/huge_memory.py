@@ -32,6 +32,12 @@ def as_pte(word: int) -> int:
     return word | _TABLE_BIT
 
 
+def huge_folio(mm: LiveMM, word: int) -> Folio | None:
+    """The folio that a PMD's word maps; None: the huge zero page."""
+    pfn = p.pte_pfn(mm.page_shift, word)
+    return None if pfn == mm.frames.huge_zero_pfn else mm.page_folio(pfn)
+
+
 def prot_at(mm: LiveMM, addr: int) -> int:
     """vm_page_prot of the VMA of an address."""
     vma = mm.vma_at(addr)
@@ -47,7 +53,11 @@ def split_huge_pmd(mm: LiveMM, first: int) -> None:
 
     ====  PMD RW,d  ->  RW,d,c RW,d,c ... RW,d,c: blocks come out folded
     """
-    word, folio = _invalidate(mm, first)
+    word = _invalidate(mm, first)
+    folio = huge_folio(mm, word)
+    if folio is None:
+        _split_huge_zero(mm, first, word)
+        return
     new = _like(mm, first, word)
     exclusive = folio.head in mm.anon_exclusive
     mm.frames.unmap_entire(folio, mm.mm_id)
@@ -60,12 +70,21 @@ def split_huge_pmd(mm: LiveMM, first: int) -> None:
     _populated(mm)
 
 
-def _invalidate(mm: LiveMM, first: int) -> tuple[int, Folio]:
+def _split_huge_zero(mm: LiveMM, first: int, word: int) -> None:
+    """__split_huge_zero_page_pmd(): the small zero page, entry by entry."""
+    mm.populate_table(first)
+    new = p.pte_mkspecial(p.pfn_pte(mm.page_shift, mm.frames.zero_pfn, prot_at(mm, first)))
+    for i in range(mm.machine.ptrs_per_pte):
+        mm.set_ptes(first + i * mm.page_size, p.pte_mkuffd(new) if p.pte_uffd(word) else new)
+    _populated(mm)
+
+
+def _invalidate(mm: LiveMM, first: int) -> int:
     """pmdp_invalidate(): nobody may use the entry any more."""
     mm.count("pmd_splits")
     word = mm.pmds.pop(first)
     mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
-    return word, mm.page_folio(p.pte_pfn(mm.page_shift, word))
+    return word
 
 
 def _populated(mm: LiveMM) -> None:
@@ -117,11 +136,24 @@ class _Mapped:
             new = p.pte_mkwrite(new, always=self.mm.machine.mkwrite_always)
         return p.pte_mkuffd(new) if p.pte_uffd(self.word) else new
 
+    def unused(self, pfn: int) -> bool:
+        """try_to_map_unused_to_zeropage(): the page holds nothing but zeros, and the kernel gives it up then."""
+        vma = self.mm.vma_at(self.addr)
+        locked = vma is not None and vma.flags & b.VM_LOCKED
+        return self.mm.machine.split_to_zero and not locked and not self.mm.frames.contents.get(pfn)
+
+    def zero(self) -> int:
+        """The zero page in its place."""
+        mm = self.mm
+        new = p.pte_mkspecial(p.pfn_pte(mm.page_shift, mm.frames.zero_pfn, prot_at(mm, self.addr)))
+        return p.pte_mkuffd(new) if p.pte_uffd(self.word) else new
+
 
 def split_folio(mm: LiveMM, folio: Folio) -> bool:
     """split_folio(): every page of it becomes a folio; False: somebody holds it, and nothing is changed.
 
-    It is unmapped everywhere, by migration entries, and mapped again. Whoever mapped it by leaf
+    It is unmapped everywhere, by migration entries, and mapped again; what holds nothing is not, since 6.13.
+    Whoever mapped it by leaf
     entries is left with a flush that is issued and not waited for, where the CPU allows that.
     """
     frames = mm.frames
@@ -134,6 +166,9 @@ def split_folio(mm: LiveMM, folio: Folio) -> bool:
     pages = {page.head: page for page in frames.split(folio)}
     for each in mapped:
         pfn = p.pte_pfn(mm.page_shift, each.word)
+        if each.unused(pfn):
+            each.mm.set_ptes(each.addr, each.zero())
+            continue
         frames.get(pages[pfn])
         frames.map_pages(pages[pfn], pfn, 1, each.mm.mm_id)
         if each.exclusive:
@@ -174,7 +209,8 @@ def _replaced(mm: LiveMM, addr: int, word: int) -> _Mapped:
 
 def _unmap_pmd(mm: LiveMM, first: int) -> list[_Mapped]:
     """split_huge_pmd_address(freeze): a table of migration entries."""
-    word, folio = _invalidate(mm, first)
+    word = _invalidate(mm, first)
+    folio = mm.page_folio(p.pte_pfn(mm.page_shift, word))
     exclusive = folio.head in mm.anon_exclusive
     mm.anon_exclusive.discard(folio.head)
     mm.frames.unmap_entire(folio, mm.mm_id)
@@ -197,8 +233,8 @@ def change_huge_pmd(mm: LiveMM, walk: Walk, first: int) -> None:
     old = mm.pmds[first]
     mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
     new = mk_pmd(walk.newpte(as_pte(old)))
-    folio = mm.page_folio(p.pte_pfn(mm.page_shift, old))
-    if walk.try_change_writable and not p.pte_write(new) and walk.may_be_writable(as_pte(new)):
+    folio = huge_folio(mm, old)
+    if folio is not None and walk.try_change_writable and not p.pte_write(new) and walk.may_be_writable(as_pte(new)):
         writable = p.pte_dirty(new) if walk.shared else folio.anon and folio.head in mm.anon_exclusive
         if writable:
             new = p.pte_mkwrite(new, always=mm.machine.mkwrite_always)
@@ -211,10 +247,11 @@ def change_huge_pmd(mm: LiveMM, walk: Walk, first: int) -> None:
 def copy_huge_pmd(child: LiveMM, parent: LiveMM, first: int) -> None:
     """copy_huge_pmd(): fork shares the folio; both may only read."""
     word = p.pte_wrprotect(parent.pmds[first])
-    folio = parent.page_folio(p.pte_pfn(parent.page_shift, word))
-    parent.frames.get(folio)
-    parent.frames.map_entire(folio, child.mm_id)
-    parent.anon_exclusive.discard(folio.head)
+    folio = huge_folio(parent, word)
+    if folio is not None:
+        parent.frames.get(folio)
+        parent.frames.map_entire(folio, child.mm_id)
+        parent.anon_exclusive.discard(folio.head)
     parent.pmds[first] = word
     child.pmds[first] = p.pte_mkold(word)
 

@@ -20,7 +20,7 @@ from .change_protection import Record, Walk
 from .fault import access
 from .filemap import Inode
 from .frames import Buddy, Frames
-from .huge_memory import as_pte, change_huge_pmd, split_huge_pmd
+from .huge_memory import as_pte, change_huge_pmd, huge_folio, split_huge_pmd
 from .madvise import do_madvise
 from .mlock import check_populated, do_mlock, do_mseal, do_munlock
 from .mm import RefMM, design_of
@@ -59,7 +59,7 @@ class Thp:
     always, madvise : frozenset of int
         Orders that every VMA may get, and those that it must have asked for.
     use_zero_page : bool
-        The first read of a range of a PMD's size maps the huge zero page.
+        The first read of a range of a PMD's size maps the huge zero page; else it gets a folio.
     """
 
     always: frozenset[int] = frozenset()
@@ -157,7 +157,9 @@ class LiveMM(RefMM):
     def huge_heads(self) -> Iterator[int]:
         """First frames of the folios that PMD entries map."""
         for word in self.pmds.values():
-            yield p.pte_pfn(self.page_shift, word)
+            folio = huge_folio(self, word)
+            if folio is not None:
+                yield folio.head
 
     def tables_above(self, addr: int) -> Iterator[tuple[int, int]]:
         """Tables that lead to an address, from that of PMDs on up: bytes that each is for, and its first address."""
@@ -333,31 +335,36 @@ class LiveMM(RefMM):
 
     # Calls, as a process makes them
 
-    def load(self, addr: int) -> int:
-        """The byte that a page begins with, as far as `store` wrote it; for pages that are mapped."""
+    def _frame_at(self, addr: int) -> int:
+        """Frame that an address is mapped to."""
         first = self.table_start(addr)
         if first in self.pmds:
-            pfn = p.pte_pfn(self.page_shift, self.pmds[first]) + self.pte_index(addr)
-        else:
-            pfn = p.pte_pfn(self.page_shift, self.ptes[addr - addr % self.page_size])
-        return self.frames.contents.get(pfn, 0)
+            return p.pte_pfn(self.page_shift, self.pmds[first]) + self.pte_index(addr)
+        return p.pte_pfn(self.page_shift, self.ptes[addr - addr % self.page_size])
 
-    def store(self, addr: int, byte: int) -> None:
-        """What a program wrote to the page, after `touch`."""
-        first = self.table_start(addr)
-        word = self.pmds[first] if first in self.pmds else self.ptes[addr - addr % self.page_size]
-        pfn = p.pte_pfn(self.page_shift, word) + (self.pte_index(addr) if first in self.pmds else 0)
-        self.frames.contents[pfn] = byte
+    def load(self, addr: int) -> int:
+        """The byte that was last written to a page, 0: none; for pages that are mapped."""
+        return self.frames.contents.get(self._frame_at(addr), 0)
 
-    def touch(self, addr: int, *, write: bool = False) -> RefResult:
+    def touch(self, addr: int, *, write: bool = False, byte: int = 1) -> RefResult:
         """Read or write one byte.
+
+        Parameters
+        ----------
+        addr : int
+        write : bool
+        byte : int
+            What is written: pages that hold nothing but 0 may be given up when their folio is split.
 
         Raises
         ------
         fault.Signal
             The access ends with SIGSEGV or SIGBUS.
         """
-        return self.run(lambda record: access(self, addr, write=write))
+        result = self.run(lambda record: access(self, addr, write=write))
+        if write:
+            self.frames.contents[self._frame_at(addr)] = byte
+        return result
 
     def mprotect(
         self, start: int, length: int, prot: int, *, strategy: str | Step = "", pkey: int = -1, observer: Observer | None = None

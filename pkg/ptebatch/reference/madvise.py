@@ -14,7 +14,7 @@ from .. import bits as b
 from . import pte as p
 from .collapse import collapse
 from .fault import Signal, access, anon_vma_prepare
-from .huge_memory import split_folio, young_huge_pmd
+from .huge_memory import huge_folio, split_folio, young_huge_pmd
 from .memory import Unmap, tables_of
 from .mmap import page_range
 from .mprotect import Refused
@@ -122,7 +122,9 @@ def _grow_old(mm: LiveMM, start: int, end: int, *, dirty: bool) -> None:
     for low, high in tables_of(mm, start, end):
         first = mm.table_start(low)
         if first in mm.pmds:
-            folio = mm.page_folio(p.pte_pfn(mm.page_shift, mm.pmds[first]))
+            folio = huge_folio(mm, mm.pmds[first])
+            if folio is None:
+                continue
             if low == first and high == first + mm.pmd_size:
                 if young_huge_pmd(mm, first, dirty=dirty):
                     unmap.gather.flush_pmd_range(first, mm.pmd_size)

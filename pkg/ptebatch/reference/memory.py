@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import bits as b
 from ..machine import Machine
 from . import pte as p
-from .huge_memory import copy_huge_pmd, split_huge_pmd
+from .huge_memory import copy_huge_pmd, huge_folio, split_huge_pmd
 from .mmu import Folio
 from .tlb import MmuGather
 from .vma import RefVma
@@ -79,10 +79,11 @@ class Unmap:
 
     def _huge(self, first: int) -> None:
         mm = self.mm
-        folio = mm.page_folio(p.pte_pfn(mm.page_shift, mm.pmds.pop(first)))
-        mm.frames.unmap_entire(folio, mm.mm_id)
+        folio = huge_folio(mm, mm.pmds.pop(first))
         self.gather.flush_pmd_range(first, mm.pmd_size)
-        self.pages.append((folio, 1))
+        if folio is not None:
+            mm.frames.unmap_entire(folio, mm.mm_id)
+            self.pages.append((folio, 1))
 
     def _table(self, start: int, end: int) -> None:
         mm = self.mm

@@ -7,6 +7,7 @@ contpte, the host's page size, the sizes of folios that the system has enabled.
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -17,9 +18,9 @@ from ..errors import LayoutError, MachineError, PtebatchError
 from ..kernels import DEFAULT
 from ..machine import GRANULES, Machine
 from ..reference.live import Thp
-from .hostkernel import Kernel, kernel_release, missing_calls, page_size, shows_maybe_guard, zero_frame
+from .hostkernel import Kernel, kernel_release, missing_calls, page_size, shows_maybe_guard, zero_frames
 from .hostmodel import Model
-from .hostops import Op, Outcome, sequence
+from .hostops import LARGE, SMALL, Arena, Op, Outcome, sequence
 from .hostprogram import program
 
 __all__ = ["HostReport", "verify_host"]
@@ -127,6 +128,9 @@ def host_machine() -> tuple[Machine, list[str]]:
         if not machine.sticky_flags and shows_maybe_guard():
             machine = replace(machine, sticky_flags=True)
             notes.append(f"{release} shows VM_MAYBE_GUARD, which 6.19 brought: sticky_flags=on")
+        if platform.machine() == "x86_64" and not machine.pt_reclaim and [*map(int, machine.kernel.split("."))] >= [6, 14]:
+            machine = replace(machine, pt_reclaim=True)
+            notes.append("x86 gives emptied tables back since 6.14: pt_reclaim=on")
         return machine, notes
     except MachineError:
         return Machine(granule=granule, contpte=False), [f"{release} is not modelled: that of {DEFAULT} is taken"]
@@ -171,9 +175,42 @@ def differs(kernel: Outcome, model: Outcome) -> str:
     return ""
 
 
-def run(ops: Sequence[Op], machine: Machine, thp: Thp, zero: int) -> tuple[int, Difference | None]:
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is known of the host.
+
+    Attributes
+    ----------
+    machine : Machine
+    thp : Thp
+    zeros : list of range
+        Frames of zero pages; empty: not shown.
+    """
+
+    machine: Machine
+    thp: Thp
+    zeros: list[range]
+
+    @classmethod
+    def find(cls) -> tuple[Host, list[str]]:
+        """This one, and what to say of it."""
+        machine, notes = host_machine()
+        thp = host_thp()
+        huge = 1 << machine.pmd_order if machine.pmd_order in thp.always | thp.madvise and thp.use_zero_page else 0
+        zeros = zero_frames(huge)
+        if not zeros:
+            notes.append("frames are not shown to this user: zero pages are compared as any anonymous page")
+        return cls(machine, thp, zeros), notes
+
+    def arena(self, number: int) -> Arena:
+        """Arena of a sequence: every second one is large where folios of a PMD's size are enabled and 4K pages make them 2M."""
+        has = self.machine.pmd_order in self.thp.always | self.thp.madvise
+        return LARGE if number % 2 and has and self.machine.page_size == 4096 else SMALL
+
+
+def run(ops: Sequence[Op], host: Host, arena: Arena = SMALL) -> tuple[int, Difference | None]:
     """Make the calls on both sides until they differ; how many were made."""
-    kernel, model = Kernel(zero), Model(machine, thp)
+    kernel, model = Kernel(host.zeros, arena), Model(host.machine, host.thp, arena)
     try:
         for i, op in enumerate(ops):
             theirs, ours = kernel.step(op), model.step(op)
@@ -185,14 +222,14 @@ def run(ops: Sequence[Op], machine: Machine, thp: Thp, zero: int) -> tuple[int, 
     return len(ops), None
 
 
-def shrink(found: Difference, machine: Machine, thp: Thp, zero: int) -> Difference:
+def shrink(found: Difference, host: Host, arena: Arena) -> Difference:
     """Leave calls out as long as the two still differ in the same thing."""
     size = len(found.ops) // 2
     while size:
         at = 0
         while at + size < len(found.ops):
             fewer = [*found.ops[:at], *found.ops[at + size :]]
-            again = _try(fewer, machine, thp, zero)
+            again = _try(fewer, host, arena)
             if again is not None and again.what == found.what:
                 found = again
             else:
@@ -201,7 +238,7 @@ def shrink(found: Difference, machine: Machine, thp: Thp, zero: int) -> Differen
     return found
 
 
-def _try(ops: Sequence[Op], machine: Machine, thp: Thp, zero: int) -> Difference | None:
+def _try(ops: Sequence[Op], host: Host, arena: Arena) -> Difference | None:
     alive = 1
     for op in ops:
         # a process that was not made any more
@@ -209,16 +246,17 @@ def _try(ops: Sequence[Op], machine: Machine, thp: Thp, zero: int) -> Difference
             return None
         alive += (op.name == "fork") - (op.name == "exit")
     try:
-        return run(ops, machine, thp, zero)[1]
+        return run(ops, host, arena)[1]
     except LayoutError:
         return None
 
 
-def sequences(nr: int, ops: int, seed: int) -> Iterator[list[Op]]:
+def sequences(nr: int, ops: int, seed: int, host: Host) -> Iterator[tuple[list[Op], Arena]]:
     """The sequences of a run; each has a seed of its own."""
     without = missing_calls()
     for i in range(nr):
-        yield sequence(f"{seed}.{i}", ops, without)
+        arena = host.arena(i)
+        yield sequence(f"{seed}.{i}", ops, without, arena), arena
 
 
 def verify_host(
@@ -248,23 +286,20 @@ def verify_host(
     PtebatchError
         A host whose pages are of no size that is modelled.
     """
-    machine, notes = host_machine()
-    thp, zero = host_thp(), zero_frame()
-    report = HostReport(kernel_release(), machine, seed, ops, notes=notes)
-    if not zero:
-        report.notes.append("frames are not shown to this user: the zero page is compared as any anonymous page")
-    for i, each in enumerate(sequences(nr, ops, seed)):
+    host, notes = Host.find()
+    report = HostReport(kernel_release(), host.machine, seed, ops, notes=notes)
+    for i, (each, arena) in enumerate(sequences(nr, ops, seed, host)):
         if not i % 10:
             say(f"host: sequence {i} of {nr}")
         try:
-            made, found = run(each, machine, thp, zero)
+            made, found = run(each, host, arena)
         except LayoutError as e:
             report.refused[str(e)] = report.refused.get(str(e), 0) + 1
             continue
         report.sequences += 1
         report.calls += made
         if found is not None:
-            report.differences.append(shrink(found, machine, thp, zero))
+            report.differences.append(shrink(found, host, arena))
             if len(report.differences) == most:
                 break
     return report

@@ -14,10 +14,10 @@ import signal
 from collections.abc import Callable, Mapping
 
 from ..base.access import access
-from ..reference.madvise import MADV_GUARD_INSTALL
-from .hostops import ARENA, PAGES, PROCESSES, ROOM, Op, Outcome
+from ..reference.madvise import MADV_GUARD_INSTALL, MADV_HUGEPAGE
+from .hostops import BASE, PROCESSES, Arena, Op, Outcome
 
-__all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "shows_maybe_guard", "zero_frame"]
+__all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "shows_maybe_guard", "zero_frames"]
 
 _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -56,7 +56,7 @@ _CALLS: Mapping[str, Callable[[int, int, Op], int]] = {
     "munmap": lambda start, size, op: _call("munmap", start, size),
     "mprotect": lambda start, size, op: _call("mprotect", start, size, op.arg),
     "madvise": lambda start, size, op: _call("madvise", start, size, op.arg),
-    "mremap": lambda start, size, op: _moved(start, size, size, _MREMAP_MOVE, ARENA + op.arg * _PAGE),
+    "mremap": lambda start, size, op: _moved(start, size, size, _MREMAP_MOVE, BASE + op.arg * _PAGE),
     "resize": lambda start, size, op: _moved(start, size, op.arg * _PAGE, 0, 0),
     "mlock": lambda start, size, op: _call("mlock", start, size),
     "munlock": lambda start, size, op: _call("munlock", start, size),
@@ -91,11 +91,11 @@ def shows_maybe_guard() -> bool:
     pid = os.fork()
     if not pid:
         try:
-            _map(ARENA, _PAGE, Op("mmap", 0, 0, 1, 3))
-            _call("madvise", ARENA, _PAGE, MADV_GUARD_INSTALL)
+            _map(BASE, _PAGE, Op("mmap", 0, 0, 1, 3))
+            _call("madvise", BASE, _PAGE, MADV_GUARD_INSTALL)
             with open("/proc/self/smaps") as smaps:
                 text = smaps.read()
-            flags = text[text.index(f"{ARENA:x}-") :].partition("VmFlags:")[2].partition("\n")[0]
+            flags = text[text.index(f"{BASE:x}-") :].partition("VmFlags:")[2].partition("\n")[0]
             os.write(writing, b"1" if "gu" in flags.split() else b"0")
         finally:
             os._exit(0)
@@ -106,18 +106,46 @@ def shows_maybe_guard() -> bool:
     return answer == b"1"
 
 
-def zero_frame() -> int:
-    """Frame of the zero page, 0 where frames are not shown to this user."""
-    with contextlib.closing(mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)) as page:
-        _ = page[0]
-        held = (ctypes.c_char * _PAGE).from_buffer(page)
-        addr = ctypes.addressof(held)
-        del held
-        fd = os.open("/proc/self/pagemap", os.O_RDONLY)
-        try:
-            return int.from_bytes(os.pread(fd, 8, addr // _PAGE * 8), "little") & _PFN
-        finally:
-            os.close(fd)
+#: mappings of the zero pages that stay, so that their frames do
+_held: list[mmap.mmap] = []
+
+
+def zero_frames(huge: int) -> list[range]:
+    """Frames of the zero page and of the huge one; empty where frames are not shown to this user.
+
+    Parameters
+    ----------
+    huge : int
+        Pages of the huge one; 0: it is not used.
+    """
+    small = _frames_of_zeros(1)
+    if not small:
+        return []
+    large = _frames_of_zeros(huge) if huge else range(0)
+    # a huge one is one block: else the first page was read alone
+    return [small, large] if len(large) == huge > 1 else [small]
+
+
+def _frames_of_zeros(pages: int) -> range:
+    """Frames that a read of untouched memory maps, as far as they lie side by side."""
+    size = pages * _PAGE
+    held = mmap.mmap(-1, 2 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _held.append(held)
+    first = ctypes.addressof((ctypes.c_char * (2 * size)).from_buffer(held))
+    at = -(-first // size) * size
+    if pages > 1:
+        _call("madvise", first, 2 * size, MADV_HUGEPAGE)
+    access(at)
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+    try:
+        entries = os.pread(fd, 8 * pages, at // _PAGE * 8)
+    finally:
+        os.close(fd)
+    frames = [int.from_bytes(entries[i : i + 8], "little") & _PFN for i in range(0, len(entries), 8)]
+    nr = 1
+    while nr < pages and frames[nr] == frames[0] + nr:
+        nr += 1
+    return range(frames[0], frames[0] + nr) if frames[0] else range(0)
 
 
 # ---- in the process ----
@@ -126,8 +154,8 @@ def zero_frame() -> int:
 class _Served:
     """What a process of a sequence does: calls as it is told, and it tells what it sees."""
 
-    def __init__(self, pipes: list[tuple[int, int]], index: int, zero: int) -> None:
-        self.pipes, self.zero = pipes, zero
+    def __init__(self, pipes: list[tuple[int, int]], index: int, zeros: list[range], arena: Arena) -> None:
+        self.pipes, self.zeros, self.arena = pipes, zeros, arena
         self.begin(index)
 
     def begin(self, index: int) -> None:
@@ -151,7 +179,7 @@ class _Served:
                 # the child has told that it lives when the parent is looked at
                 self.answer(0, ())
                 continue
-            start, size_ = ARENA + op.first * _PAGE, op.nr * _PAGE
+            start, size_ = BASE + op.first * _PAGE, op.nr * _PAGE
             if op.name in ("read", "write"):
                 number, value, faults = access(start, op.arg if op.name == "write" else -1)
                 self.answer(0, (number, 0 if number else faults, -1 if number else value))
@@ -170,18 +198,18 @@ class _Served:
             for line in maps:
                 where, perms = line.split(b" ", 2)[:2]
                 start, end = (int(part, 16) for part in where.split(b"-"))
-                if ARENA <= start < ARENA + (PAGES + ROOM) * _PAGE:
-                    out.append(((start - ARENA) // _PAGE, (end - start) // _PAGE, perms.decode()))
+                if BASE <= start < BASE + self.arena.all * _PAGE:
+                    out.append(((start - BASE) // _PAGE, (end - start) // _PAGE, perms.decode()))
         return tuple(out)
 
     def pages(self) -> str:
         """Pages of the arena, as `Outcome` has them."""
-        data = os.pread(self.pagemap, (PAGES + ROOM) * 8, ARENA // _PAGE * 8)
+        data = os.pread(self.pagemap, self.arena.all * 8, BASE // _PAGE * 8)
         return "".join(self._page(int.from_bytes(data[i : i + 8], "little")) for i in range(0, len(data), 8))
 
     def _page(self, entry: int) -> str:
         if entry & _PRESENT:
-            if entry & _PFN and entry & _PFN == self.zero:
+            if any(entry & _PFN in zeros for zeros in self.zeros):
                 return "0"
             return "f" if entry & _FILE else "a"
         if entry & _GUARD:
@@ -195,7 +223,7 @@ class _Served:
 class Kernel:
     """Processes of one sequence on the running kernel."""
 
-    def __init__(self, zero: int) -> None:
+    def __init__(self, zeros: list[range], arena: Arena) -> None:
         self.ours: list[tuple[int, int]] = []
         theirs = []
         for _ in range(PROCESSES + 8):
@@ -212,7 +240,7 @@ class Kernel:
                     os.close(write)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-                _Served(theirs, 0, zero).serve()
+                _Served(theirs, 0, zeros, arena).serve()
                 code = 0
             finally:
                 os._exit(code)

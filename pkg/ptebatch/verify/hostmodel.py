@@ -9,9 +9,10 @@ from ..errors import SyscallError
 from ..machine import Machine
 from ..reference import pte as p
 from ..reference.fault import Signal
+from ..reference.huge_memory import huge_folio
 from ..reference.live import LiveMM, Thp
 from ..reference.mremap import MREMAP_FIXED, MREMAP_MAYMOVE
-from .hostops import ARENA, PAGES, ROOM, Op, Outcome
+from .hostops import BASE, Arena, Op, Outcome
 
 __all__ = ["Model"]
 
@@ -24,10 +25,11 @@ class Model:
     machine : Machine
     thp : Thp
         What the host has enabled.
+    arena : Arena
     """
 
-    def __init__(self, machine: Machine, thp: Thp) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, thp: Thp, arena: Arena) -> None:
+        self.machine, self.arena = machine, arena
         self.alive = [LiveMM.make(machine, thp=thp)]
 
     def step(self, op: Op) -> Outcome:
@@ -43,20 +45,17 @@ class Model:
             return self.outcome(mm, 0, self._access(mm, op))
         size = self.machine.page_size
         try:
-            _CALLS[op.name](mm, ARENA + op.first * size, op.nr * size, op)
+            _CALLS[op.name](mm, BASE + op.first * size, op.nr * size, op)
         except SyscallError as e:
             return self.outcome(mm, -int(e.errno or 0), ())
         return self.outcome(mm, 0, ())
 
     def _access(self, mm: LiveMM, op: Op) -> tuple[int, ...]:
-        addr = ARENA + op.first * self.machine.page_size
+        addr = BASE + op.first * self.machine.page_size
         try:
-            faults = mm.touch(addr, write=op.name == "write").counters["faults"]
+            faults = mm.touch(addr, write=op.name == "write", byte=op.arg).counters["faults"]
         except Signal as e:
             return int(e.number), 0, -1
-        if op.name == "write":
-            mm.store(addr, op.arg)
-            return 0, faults, op.arg
         return 0, faults, mm.load(addr)
 
     def outcome(self, mm: LiveMM, ret: int, access: tuple[int, ...]) -> Outcome:
@@ -66,8 +65,8 @@ class Model:
         for vma in mm.vmas():
             perms = "".join(c if vma.flags & bit else "-" for c, bit in (("r", b.VM_READ), ("w", b.VM_WRITE), ("x", b.VM_EXEC)))
             kind = "s" if vma.flags & b.VM_SHARED else "p"
-            vmas.append(((vma.start - ARENA) // size, (vma.end - vma.start) // size, perms + kind))
-        pages = "".join(self._page(mm, ARENA + i * size) for i in range(PAGES + ROOM))
+            vmas.append(((vma.start - BASE) // size, (vma.end - vma.start) // size, perms + kind))
+        pages = "".join(self._page(mm, BASE + i * size) for i in range(self.arena.all))
         return Outcome(ret, access, tuple(vmas), pages)
 
     def _page(self, mm: LiveMM, addr: int) -> str:
@@ -79,6 +78,8 @@ class Model:
             return "g"
         if p.pte_special(word):
             return "0"
+        if first in mm.pmds:
+            return "0" if huge_folio(mm, word) is None else "a"
         folio = mm.folio_of(word)
         return "a" if folio is not None and folio.anon else "f"
 
@@ -89,7 +90,7 @@ _CALLS: Mapping[str, Callable[[LiveMM, int, int, Op], object]] = {
     "mprotect": lambda mm, start, size, op: mm.mprotect(start, size, op.arg),
     "madvise": lambda mm, start, size, op: mm.madvise(start, size, op.arg),
     "mremap": lambda mm, start, size, op: mm.mremap(
-        start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, ARENA + op.arg * mm.page_size
+        start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, BASE + op.arg * mm.page_size
     ),
     "resize": lambda mm, start, size, op: mm.mremap(start, size, op.arg * mm.page_size),
     "mlock": lambda mm, start, size, op: mm.mlock(start, size),

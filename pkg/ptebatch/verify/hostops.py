@@ -11,10 +11,43 @@ from dataclasses import dataclass
 
 from ..reference import madvise as m
 
-__all__ = ["ARENA", "PAGES", "Op", "Outcome", "sequence"]
+__all__ = ["BASE", "LARGE", "SMALL", "Arena", "Op", "Outcome", "sequence"]
 
-#: first address and pages of the arena; mappings may grow into the room behind it
-ARENA, PAGES, ROOM = 1 << 40, 48, 16
+#: first address of every arena
+BASE = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Where a sequence makes its calls.
+
+    Attributes
+    ----------
+    pages, room : int
+        Its pages, and those behind it that mappings may grow into.
+    steps : tuple of int
+        Lengths of ranges.
+    unit : int
+        Ranges begin at whole ones of so many pages, half of the time.
+    look : int
+        Every so many pages are read at the end.
+    """
+
+    pages: int
+    room: int
+    steps: tuple[int, ...]
+    unit: int = 1
+    look: int = 1
+
+    @property
+    def all(self) -> int:
+        """Pages that are looked at."""
+        return self.pages + self.room
+
+
+SMALL = Arena(48, 16, (1, 1, 2, 3, 5, 8, 13, 21, 48))
+#: three folios of a PMD's size on 4K pages, for hosts that have them
+LARGE = Arena(1536, 512, (1, 1, 7, 64, 300, 512, 512, 700, 1024, 1536), unit=256, look=37)
 #: processes of a sequence
 PROCESSES = 3
 
@@ -94,41 +127,47 @@ class Outcome:
     pages: str
 
 
-def _range(chance: random.Random) -> tuple[int, int]:
-    first = chance.randrange(PAGES)
-    return first, min(PAGES - first, chance.choice((1, 1, 2, 3, 5, 8, 13, 21, PAGES)))
+Draw = Callable[[random.Random, int, Arena], Op]
 
 
-def _mmap(chance: random.Random, who: int) -> Op:
-    return Op("mmap", who, *_range(chance), chance.choice((0, 1, 3, 3, 3)), chance.random() < 0.2)
+def _range(chance: random.Random, arena: Arena) -> tuple[int, int]:
+    first = chance.randrange(arena.pages)
+    if chance.random() < 0.5:
+        first -= first % arena.unit
+    return first, min(arena.pages - first, chance.choice(arena.steps))
 
 
-def _mremap(chance: random.Random, who: int) -> Op:
-    first, nr = _range(chance)
-    return Op("mremap", who, first, nr, chance.randrange(PAGES + ROOM - nr))
+def _mmap(chance: random.Random, who: int, arena: Arena) -> Op:
+    return Op("mmap", who, *_range(chance, arena), chance.choice((0, 1, 3, 3, 3)), chance.random() < 0.2)
 
 
-def _resize(chance: random.Random, who: int) -> Op:
-    first, nr = _range(chance)
+def _mremap(chance: random.Random, who: int, arena: Arena) -> Op:
+    first, nr = _range(chance, arena)
+    to = chance.randrange(arena.all - nr)
+    return Op("mremap", who, first, nr, to - to % arena.unit if chance.random() < 0.5 else to)
+
+
+def _resize(chance: random.Random, who: int, arena: Arena) -> Op:
+    first, nr = _range(chance, arena)
     return Op("resize", who, first, nr, chance.choice((1, nr // 2 + 1, nr + 1, nr + 5)))
 
 
-def _ranged(name: str, *args: int) -> Callable[[random.Random, int], Op]:
-    def make(chance: random.Random, who: int) -> Op:
-        return Op(name, who, *_range(chance), chance.choice(args or (0,)))
+def _ranged(name: str, *args: int) -> Draw:
+    def make(chance: random.Random, who: int, arena: Arena) -> Op:
+        return Op(name, who, *_range(chance, arena), chance.choice(args or (0,)))
 
     return make
 
 
-def _touch(name: str) -> Callable[[random.Random, int], Op]:
-    def make(chance: random.Random, who: int) -> Op:
-        return Op(name, who, chance.randrange(PAGES), 1, chance.randrange(1, 256) if name == "write" else 0)
+def _touch(name: str) -> Draw:
+    def make(chance: random.Random, who: int, arena: Arena) -> Op:
+        return Op(name, who, chance.randrange(arena.pages), 1, chance.randrange(1, 256) if name == "write" else 0)
 
     return make
 
 
 #: call -> how often, and how one is drawn
-NAMES: Mapping[str, tuple[int, Callable[[random.Random, int], Op]]] = {
+NAMES: Mapping[str, tuple[int, Draw]] = {
     "mmap": (6, _mmap),
     "munmap": (4, _ranged("munmap")),
     "mprotect": (12, _ranged("mprotect", 0, 1, 3, 3)),
@@ -140,13 +179,13 @@ NAMES: Mapping[str, tuple[int, Callable[[random.Random, int], Op]]] = {
     "mseal": (1, _ranged("mseal")),
     "read": (10, _touch("read")),
     "write": (16, _touch("write")),
-    "fork": (2, lambda chance, who: Op("fork", who)),
-    "exit": (1, lambda chance, who: Op("exit", who)),
+    "fork": (2, lambda chance, who, arena: Op("fork", who)),
+    "exit": (1, lambda chance, who, arena: Op("exit", who)),
 }
 
 
-def sequence(seed: str, ops: int, without: Sequence[str] = ()) -> list[Op]:
-    """Draw a sequence; it begins with a mapping, and ends with a look at every page.
+def sequence(seed: str, ops: int, without: Sequence[str] = (), arena: Arena = SMALL) -> list[Op]:
+    """Draw a sequence; it begins with a mapping, and ends with a look at its pages.
 
     Parameters
     ----------
@@ -155,11 +194,14 @@ def sequence(seed: str, ops: int, without: Sequence[str] = ()) -> list[Op]:
         Calls between them.
     without : sequence of str
         Calls that this kernel has not.
+    arena : Arena
     """
     chance = random.Random(seed)
     names = [name for name in NAMES if name not in without]
     weights = [0 if name == "exit" else NAMES[name][0] for name in names]
-    out = [Op("mmap", 0, 0, PAGES, 3)]
+    out = [Op("mmap", 0, 0, arena.pages, 3)]
+    if arena.unit > 1:
+        out.append(Op("madvise", 0, 0, arena.pages, m.MADV_HUGEPAGE))
     alive = 1
     for _ in range(ops):
         name = chance.choices(names, weights)[0]
@@ -168,6 +210,6 @@ def sequence(seed: str, ops: int, without: Sequence[str] = ()) -> list[Op]:
         if name == "fork" and alive == PROCESSES:
             name = "write"
         who = chance.randrange(1, alive) if name == "exit" else chance.randrange(alive)
-        out.append(NAMES[name][1](chance, who))
+        out.append(NAMES[name][1](chance, who, arena))
         alive += (name == "fork") - (name == "exit")
-    return out + [Op("read", who, page, 1) for who in range(alive) for page in range(PAGES)]
+    return out + [Op("read", who, page, 1) for who in range(alive) for page in range(0, arena.pages, arena.look)]

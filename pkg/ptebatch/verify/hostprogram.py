@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .hostops import ADVICE, ARENA, PAGES, ROOM, Op
+from .hostops import ADVICE, BASE, LARGE, Op
 
 __all__ = ["program"]
 
@@ -106,5 +106,5 @@ def program(ops: Sequence[Op], page: int) -> str:
             alive.append(made)
             made += 1
     lines.append(f"    STEP({len(ops)}, {last}, look())")
-    head = _HEAD.format(arena=ARENA, page=page, end=PAGES + ROOM)
+    head = _HEAD.format(arena=BASE, page=page, end=LARGE.all)
     return head + "\n".join(lines) + "\n" + _TAIL

@@ -58,7 +58,7 @@ class _Region:
         self.machine = machine_of(node)
         self.kind, self.page = kind, self.machine.page_size
         order = {"base": 0, "mthp": self.machine.cont_ptes.bit_length() - 1}.get(kind, self.machine.pmd_order)
-        self.thp = Thp(frozenset({order} if order else ()), use_zero_page=False)
+        self.thp = Thp(frozenset({order} if order else ()))
         self.mm = LiveMM.make(self.machine, thp=self.thp)
         # what the rest of the process keeps: tables of PMDs
         self.mm.mmap(0xFFFF_BFFF_0000, self.page, b.PROT_READ)
@@ -209,12 +209,14 @@ LINES: Sequence[Sequence[_Step]] = (
     (("-map", lambda r: r.fresh()), ("munmap", lambda r: r.unmap())),
     (
         ("-map", lambda r: r.fresh()),
-        ("-all", lambda r: setattr(r.mm, "thp", Thp(frozenset({r.machine.pmd_order}), use_zero_page=False))),
+        ("-all", lambda r: setattr(r.mm, "thp", Thp(frozenset({r.machine.pmd_order})))),
         ("collapse", lambda r: r.advise(m.MADV_COLLAPSE)),
         ("munmap_collapsed", lambda r: r.unmap()),
         ("-as before", lambda r: setattr(r.mm, "thp", r.thp)),
     ),
     (
+        # small zero pages in every kind: no size was enabled here
+        ("-none", lambda r: setattr(r.mm, "thp", Thp())),
         ("-map", lambda r: r.fresh(written=False)),
         ("populate_read", lambda r: r.advise(m.MADV_POPULATE_READ)),
         ("munmap_zero", lambda r: r.unmap()),

@@ -126,7 +126,7 @@ class Life:
 
     def __init__(self, machine: Machine, order: int, seed: int = 0) -> None:
         memory = 96 << machine.pmd_order
-        self.mm = LiveMM.make(machine, memory=memory, thp=Thp(frozenset({order} if order else ()), use_zero_page=False))
+        self.mm = LiveMM.make(machine, memory=memory, thp=Thp(frozenset({order} if order else ())))
         self.page = machine.page_size
         self.chance = random.Random(seed)
         self.calls: Counter[str] = Counter()

@@ -154,7 +154,7 @@ class _Replay:
 
     def __init__(self, machine: Machine, order: int, touch: str) -> None:
         self.page = machine.page_size
-        thp = Thp(frozenset({order} if order else ()), use_zero_page=False)
+        thp = Thp(frozenset({order} if order else ()))
         self.first = LiveMM.make(machine, memory=(1 << 14) << machine.pmd_order, thp=thp)
         self.mms: dict[int, LiveMM] = {}
         self.breaks: dict[int, int] = {}
