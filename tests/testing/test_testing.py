@@ -140,7 +140,7 @@ PLANTED = {
     first_page_only: ("EXCLUSIVE", "I-6", "UPGRADED", "expected RW"),  # WRITE for pages that are not exclusive, or none
     ignores_write: ("breaks law", "I-2", "I-3"),
     forgets_dirty: ("AD_KEPT", "SHARED_WRITE"),
-    forgets_exec: ("PRESERVED", "EXCLUSIVE", "SHARED_WRITE"),
+    forgets_exec: ("PRESERVED", "EXCLUSIVE", "SHARED_WRITE", "UPGRADED"),
     two_for_one: ("broke its contract",),
 }
 
