@@ -121,9 +121,21 @@ def _move(mm: LiveMM, start: int, old: int, new: int, flags: int, new_start: int
         pgoff = new_start // mm.page_size
     mm.vma_list.insert(replace(vma, start=new_start, end=new_start + new, pgoff=pgoff))
     move_page_tables(mm, start, end, new_start)
-    if not flags & MREMAP_DONTUNMAP:
+    if flags & MREMAP_DONTUNMAP:
+        _left_behind(mm, start, end)
+    else:
         unmap_range(mm, start, end)
     return new_start
+
+
+def _left_behind(mm: LiveMM, start: int, end: int) -> None:
+    """dontunmap_complete(): the old VMA stays, empty where it was moved: not locked, and without anon_vma if all of it was."""
+    vma = mm.vma_at(start)
+    assert vma is not None
+    left = replace(vma, flags=vma.flags & ~(b.VM_LOCKED | b.VM_LOCKONFAULT))
+    if (vma.start, vma.end) == (start, end):
+        left = replace(left, anon_vma=0, chain=())
+    mm.vma_list.put(vma, left)
 
 
 def move_page_tables(mm: LiveMM, start: int, end: int, to: int) -> None:

@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 
 from ..base.access import access
 from ..reference.madvise import MADV_GUARD_INSTALL, MADV_HUGEPAGE
-from .hostops import BASE, PROCESSES, Arena, Op, Outcome
+from .hostops import BASE, FILLED, PROCESSES, Arena, Op, Outcome
 
 __all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "shows_maybe_guard", "zero_frames"]
 
 _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
 _MAP_PRIVATE, _MAP_SHARED, _MAP_FIXED, _MAP_ANONYMOUS = 2, 1, 0x10, 0x20
-_MREMAP_MOVE = 3
+_MREMAP_MOVE, _MREMAP_STAY = 3, 7
 #: mseal(2) has the same number everywhere
 _MSEAL = 462
 
@@ -51,7 +51,12 @@ def _syscall(*args: int) -> int:
     return _call("syscall", *args)
 
 
+#: descriptor of the file that sequences map; each process of a sequence has it from the first
+_file = -1
+
 _CALLS: Mapping[str, Callable[[int, int, Op], int]] = {
+    "mapfile": lambda start, size, op: _map_file(start, size, op),
+    "dontunmap": lambda start, size, op: _moved(start, size, size, _MREMAP_STAY, BASE + op.arg * _PAGE),
     "mmap": lambda start, size, op: _map(start, size, op),
     "munmap": lambda start, size, op: _call("munmap", start, size),
     "mprotect": lambda start, size, op: _call("mprotect", start, size, op.arg),
@@ -67,6 +72,19 @@ _CALLS: Mapping[str, Callable[[int, int, Op], int]] = {
 def _map(start: int, size: int, op: Op) -> int:
     kind = _MAP_SHARED if op.shared else _MAP_PRIVATE
     return _moved_to(_libc.mmap, start, size, op.arg, kind | _MAP_FIXED | _MAP_ANONYMOUS, -1, 0)
+
+
+def _map_file(start: int, size: int, op: Op) -> int:
+    kind = _MAP_SHARED if op.shared else _MAP_PRIVATE
+    return _moved_to(_libc.mmap, start, size, op.arg, kind | _MAP_FIXED, _file, op.first * _PAGE)
+
+
+def _make_file(pages: int) -> int:
+    """A memfd, all of whose pages are written."""
+    fd = os.memfd_create("ptebatch")
+    for page in range(pages):
+        os.pwrite(fd, bytes([FILLED]) * _PAGE, page * _PAGE)
+    return fd
 
 
 def _moved(start: int, old: int, new: int, flags: int, to: int) -> int:
@@ -240,6 +258,8 @@ class Kernel:
                     os.close(write)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+                global _file
+                _file = _make_file(arena.pages)
                 _Served(theirs, 0, zeros, arena).serve()
                 code = 0
             finally:

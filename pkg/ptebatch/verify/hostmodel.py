@@ -9,10 +9,11 @@ from ..errors import SyscallError
 from ..machine import Machine
 from ..reference import pte as p
 from ..reference.fault import Signal
+from ..reference.filemap import Inode
 from ..reference.huge_memory import huge_folio
 from ..reference.live import LiveMM, Thp
-from ..reference.mremap import MREMAP_FIXED, MREMAP_MAYMOVE
-from .hostops import BASE, Arena, Op, Outcome
+from ..reference.mremap import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
+from .hostops import BASE, FILLED, Arena, Op, Outcome
 
 __all__ = ["Model"]
 
@@ -31,6 +32,11 @@ class Model:
     def __init__(self, machine: Machine, thp: Thp, arena: Arena) -> None:
         self.machine, self.arena = machine, arena
         self.alive = [LiveMM.make(machine, thp=thp)]
+        frames = self.alive[0].frames
+        inode = Inode(frames, size=arena.pages)
+        inode.write(0, arena.pages)
+        frames.contents |= dict.fromkeys(inode.pages.values(), FILLED)
+        self.alive[0].files[FILE] = inode
 
     def step(self, op: Op) -> Outcome:
         """Make a call."""
@@ -84,8 +90,15 @@ class Model:
         return "a" if folio is not None and folio.anon else "f"
 
 
+#: number by which VMAs name the file
+FILE = 1
+
 _CALLS: Mapping[str, Callable[[LiveMM, int, int, Op], object]] = {
     "mmap": lambda mm, start, size, op: mm.mmap_fixed(start, size, op.arg, shared=op.shared),
+    "mapfile": lambda mm, start, size, op: mm.mmap_fixed(start, size, op.arg, shared=op.shared, file=FILE, pgoff=op.first),
+    "dontunmap": lambda mm, start, size, op: mm.mremap(
+        start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, BASE + op.arg * mm.page_size
+    ),
     "munmap": lambda mm, start, size, op: mm.munmap(start, size),
     "mprotect": lambda mm, start, size, op: mm.mprotect(start, size, op.arg),
     "madvise": lambda mm, start, size, op: mm.madvise(start, size, op.arg),

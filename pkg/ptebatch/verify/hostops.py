@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..reference import madvise as m
 
-__all__ = ["BASE", "LARGE", "SMALL", "Arena", "Op", "Outcome", "sequence"]
+__all__ = ["BASE", "FILLED", "LARGE", "SMALL", "Arena", "Op", "Outcome", "sequence"]
 
 #: first address of every arena
 BASE = 1 << 40
@@ -48,6 +48,8 @@ class Arena:
 SMALL = Arena(48, 16, (1, 1, 2, 3, 5, 8, 13, 21, 48))
 #: three folios of a PMD's size on 4K pages, for hosts that have them
 LARGE = Arena(1536, 512, (1, 1, 7, 64, 300, 512, 512, 700, 1024, 1536), unit=256, look=37)
+#: what each page of the file begins with
+FILLED = 77
 #: processes of a sequence
 PROCESSES = 3
 
@@ -83,7 +85,7 @@ class Op:
     arg : int
         Protection, advice, page that a mapping moves to, its new length, or byte to write.
     shared : bool
-        For mmap: MAP_SHARED.
+        For mmap and mapfile: MAP_SHARED. A file is mapped from its page `first` on.
     """
 
     name: str
@@ -141,10 +143,17 @@ def _mmap(chance: random.Random, who: int, arena: Arena) -> Op:
     return Op("mmap", who, *_range(chance, arena), chance.choice((0, 1, 3, 3, 3)), chance.random() < 0.2)
 
 
-def _mremap(chance: random.Random, who: int, arena: Arena) -> Op:
-    first, nr = _range(chance, arena)
-    to = chance.randrange(arena.all - nr)
-    return Op("mremap", who, first, nr, to - to % arena.unit if chance.random() < 0.5 else to)
+def _mapfile(chance: random.Random, who: int, arena: Arena) -> Op:
+    return Op("mapfile", who, *_range(chance, arena), chance.choice((1, 3, 3)), chance.random() < 0.4)
+
+
+def _mremap(name: str) -> Draw:
+    def make(chance: random.Random, who: int, arena: Arena) -> Op:
+        first, nr = _range(chance, arena)
+        to = chance.randrange(arena.all - nr)
+        return Op(name, who, first, nr, to - to % arena.unit if chance.random() < 0.5 else to)
+
+    return make
 
 
 def _resize(chance: random.Random, who: int, arena: Arena) -> Op:
@@ -172,7 +181,9 @@ NAMES: Mapping[str, tuple[int, Draw]] = {
     "munmap": (4, _ranged("munmap")),
     "mprotect": (12, _ranged("mprotect", 0, 1, 3, 3)),
     "madvise": (14, _ranged("madvise", *ADVICE.values())),
-    "mremap": (4, _mremap),
+    "mapfile": (4, _mapfile),
+    "mremap": (4, _mremap("mremap")),
+    "dontunmap": (1, _mremap("dontunmap")),
     "resize": (3, _resize),
     "mlock": (1, _ranged("mlock")),
     "munlock": (1, _ranged("munlock")),

@@ -46,7 +46,10 @@ static void look(void) {{
 }}
 
 int main(void) {{
+    int file = memfd_create("pages", 0);
     turn = mmap(NULL, N(1), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < {pages}; i++)
+        pwrite(file, "M", 1, N(i));
 """
 _TAIL = """\
     return 0;
@@ -66,6 +69,11 @@ def _call(op: Op, children: int) -> str:
         # guards are newer than most headers
         advice = next(name for name, value in ADVICE.items() if value == op.arg)
         return f"madvise({start}, {size}, {op.arg} /* {advice} */)"
+    if op.name == "mapfile":
+        kind = "MAP_SHARED" if op.shared else "MAP_PRIVATE"
+        return f"mmap({start}, {size}, {_PROT[op.arg]}, {kind} | MAP_FIXED, file, N({op.first}))"
+    if op.name == "dontunmap":
+        return f"mremap({start}, {size}, {size}, MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, P({op.arg}))"
     if op.name == "mremap":
         return f"mremap({start}, {size}, {size}, MREMAP_MAYMOVE | MREMAP_FIXED, P({op.arg}))"
     if op.name == "resize":
@@ -106,5 +114,5 @@ def program(ops: Sequence[Op], page: int) -> str:
             alive.append(made)
             made += 1
     lines.append(f"    STEP({len(ops)}, {last}, look())")
-    head = _HEAD.format(arena=BASE, page=page, end=LARGE.all)
+    head = _HEAD.format(arena=BASE, page=page, end=LARGE.all, pages=LARGE.pages)
     return head + "\n".join(lines) + "\n" + _TAIL
