@@ -33,7 +33,7 @@ ROOMS = {
     "testing": "bits checker errors events kernels layouts machine mm notation reference strategies",
     "cli": "base bits checker counters errors kernels layouts machine mm notation operations report simulate snapshot strategies "
     "traces verify workloads",
-    "workloads": "bits errors machine reference report",
+    "workloads": "bits errors layouts machine mm reference report",
     "base": "",
     "arm64": "",
     "batch": "",

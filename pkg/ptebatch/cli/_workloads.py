@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
+from ..bits import PROT_READ, PROT_WRITE
 from ..errors import PtebatchError
+from ..layouts import get_layout
+from ..operations import parse_protection
 from ..report import parse_size, size_text
 from ..simulate.runs import kernel_machines
-from ..workloads import Lived, parse, run_workload
+from ..workloads import CALLS, Called, Lived, call_layout, parse, parse_calls, run_workload
 from ._print import Column, put, put_csv, put_json, table
 
-__all__ = ["compare_workload"]
+__all__ = ["asks_calls", "compare_calls", "compare_workload"]
 
 #: the kernels between which most changed
 KERNELS = "6.12,6.16,6.18,7.3"
@@ -92,6 +95,80 @@ def _said(lived: Sequence[Lived], page: int) -> str:
         shares = [f"{100 * each.rounds[-1].share:.0f} %" for each in (most, least)]
         left = f"; {shares[0]} are left folded on the former, {shares[1]} on the latter"
     return f"Folios of {size}: {most.machine.release} issues {most.tlbi} TLBIs, {least.machine.release} {least.tlbi}{left}."
+
+
+# ---- single calls ----
+
+#: size of a layout that does not say one: the model of these calls is the slow one
+CALL_SIZE = 16 << 20
+_CALL_COLUMNS = (
+    Column("layout"),
+    Column("call"),
+    Column("kernel"),
+    *(Column(head, number=True) for head in ("faults", "reads", "entries", "unfolds", "folds", "TLBI", "DSB")),
+    Column("folded", number=True),
+)
+_NOT_FOR_CALLS = (
+    "pid", "file", "maps", "fork", "range", "exclusive", "unknown", "save", "strategy", "all", "table", "whole", "assumed",
+)  # fmt: skip
+
+
+def asks_calls(args: argparse.Namespace) -> bool:
+    """Whether --op names a call of the living model."""
+    return any(part.strip().lower() in CALLS for part in args.op.split(","))
+
+
+def compare_calls(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Make the calls of --op on each layout and kernel, and print what each cost."""
+    for option in _NOT_FOR_CALLS:
+        if getattr(args, _NAMES.get(option, option), None) not in (None, False):
+            raise PtebatchError(f"--{option} goes with ro, rw and none only; leave it out of --op {args.op}")
+    calls = parse_calls(args.op)
+    machines = kernel_machines(args.kernels or KERNELS, args.machine or "")
+    size = parse_size(args.size) if args.size is not None else CALL_SIZE
+    names = [f"folio={part.strip()}" for part in args.folio.split(",")] if args.folio else (args.layout or "T1,T2,T3").split(",")
+    before = parse_protection(args.before) if args.before else PROT_READ | PROT_WRITE
+    found: list[tuple[str, Called]] = []
+    for name in names:
+        layout = get_layout(name + (f":pae={args.pae}" if args.pae else ""), size)
+        for machine in machines:
+            say(f"{layout}: {machine.release}")
+            found += [(str(layout), one) for one in call_layout(layout, machine, calls, before)]
+    # call by call, kernels side by side
+    order = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in found))}
+    steps = {call.name: i for i, call in enumerate(calls)}
+    found.sort(key=lambda row: (order[row[0]], steps[row[1].op]))
+    rows = [
+        [name, one.op, one.machine.release, *map(str, _cost(one)[1:]), f"{100 * one.after.share:.0f}%"] for name, one in found
+    ]
+    if args.json:
+        heads = ("times", "faults", "pte_reads", "entries", "unfolds", "folds", "tlbi", "dsb")
+        runs = [
+            {"layout": name, "call": one.op, "machine": str(one.machine)}
+            | dict(zip(heads, _cost(one), strict=True))
+            | {"folded": one.after.share, "counters": one.counters}
+            for name, one in found
+        ]
+        put_json({"verb": "compare", "op": args.op, "runs": runs})
+    elif args.csv:
+        put_csv([{"layout": name, "call": one.op, "machine": str(one.machine)} | one.counters for name, one in found])
+    else:
+        put(f"{table(_CALL_COLUMNS, rows)}\n\n{NOTE_CALLS}")
+
+
+NOTE_CALLS = """\
+Each kernel with its own loop. reads: of PTEs. entries: PTEs written or exchanged.
+folded: share of what is mapped then. All numbers are counted events of the model,
+none is a time."""
+
+
+def _cost(one: Called) -> tuple[int, ...]:
+    c = one.counters
+    groups, kinds = ("convert_", "flush_"), ("e1is", "e1")
+    tlbi = sum(nr for name, nr in c.items() if name.startswith(groups) and name.endswith(kinds))
+    entries = c.get("pte_writes", 0) + c.get("pte_xchg", 0) + c.get("pte_cmpxchg", 0)
+    dsb = c.get("convert_dsb", 0) + c.get("flush_dsb", 0)
+    return one.calls, c.get("faults", 0), c.get("pte_reads", 0), entries, c.get("unfolds", 0), c.get("folds", 0), tlbi, dsb
 
 
 def check(args: argparse.Namespace) -> None:

@@ -13,6 +13,8 @@ for a process of somebody else.
 --kernels puts kernels side by side instead, each with its own loop, or all with
 the one that --strategy names; the first is what the others are compared with.
 --machine then gives the switches that all have, without a kernel.
+--op takes fork, write, munmap, dontneed and more as well ('ptebatch list calls'):
+each kernel makes them with its own loop, on layouts of 16M if no size is given.
 Exit status 1: final PTEs differ in what sound loops may not differ in (false as
 "equivalent" in JSON); accessed, dirty and CONT bits alone are no difference.
 """
@@ -37,7 +39,7 @@ from ._first import first_screen
 from ._options import Source, add_run_arguments, add_source_arguments, of_process, ops_of, source, sources, starts, strategies_of
 from ._print import progress, put, put_csv, put_json
 from ._tables import LEGEND, by_op, full_tables, shown
-from ._workloads import compare_workload
+from ._workloads import asks_calls, compare_calls, compare_workload
 
 EXAMPLES = """\
 examples:
@@ -48,6 +50,7 @@ examples:
   ptebatch compare --pid demo --op ro --whole
   ptebatch compare --kernels all --layout T2
   ptebatch compare --kernels 6.12,6.18 --op rw --machine granule=16K
+  ptebatch compare --op fork,write --layout T2 --kernels 6.12,6.16
   ptebatch compare --workload jit-page,patched=10 --kernels 6.16,7.3 --folio 64K
 """
 
@@ -79,6 +82,10 @@ def run(args: argparse.Namespace) -> int:
     if args.workload is not None:
         with progress() as say:
             compare_workload(args, say)
+        return 0
+    if asks_calls(args):
+        with progress() as say:
+            compare_calls(args, say)
         return 0
     every = [name for name, s in STRATEGIES.items() if args.all or not s.flawed]
     if args.all and args.strategy is not None:

@@ -1,4 +1,4 @@
-"""List what can be named: strategies, layouts, machines, counters, workloads."""
+"""List what can be named: strategies, layouts, machines, counters, workloads, calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..machine import ERA_SWITCHES, GRANULES, MACHINES, Machine
 from ..notation.patterns import PATTERN_NAMES
 from ..report import size_text
 from ..strategies import STRATEGIES
-from ..workloads import WORKLOADS, Parameter
+from ..workloads import CALLS, WORKLOADS, Parameter
 from ._print import Column, put, put_json, table
 
 EXAMPLES = """\
@@ -51,6 +51,8 @@ def _rows(what: str) -> list[dict[str, Any]]:
         return [{"name": row.name, "size": row.layout.length(Machine()), "summary": row.summary} for row in LAYOUTS.values()]
     if what == "counters":
         return [{"name": c.name, "group": c.group, "meaning": c.meaning} for c in COUNTERS.values()]
+    if what == "calls":
+        return [{"name": row.name, "summary": row.summary} for row in CALLS.values()]
     if what == "workloads":
         return [
             {"name": row.name, "summary": row.summary, "parameters": {key: one.default for key, one in row.parameters.items()}}
@@ -88,6 +90,11 @@ def _workloads() -> str:
     return table([Column("name"), Column("what it does", wraps=True), Column("parameters")], rows)
 
 
+def _calls() -> str:
+    rows = [[row.name, row.summary] for row in CALLS.values()]
+    return table([Column("name"), Column("what compare --op NAME does", wraps=True)], rows)
+
+
 def _parameter(key: str, one: Parameter) -> str:
     return f"{key}={size_text(one.default) if one.size else one.default}"
 
@@ -119,4 +126,5 @@ _TEXTS = {
     "machines": _machines,
     "counters": _counters,
     "workloads": _workloads,
+    "calls": _calls,
 }

@@ -66,6 +66,12 @@ class Buddy:
                 return block
         return None
 
+    def take(self, pfn: int, order: int) -> None:
+        """Take the block that begins at a frame; it must be free."""
+        if not any(pfn >> have << have in self.free[have] for have in range(order, self.max_order + 1)):
+            raise LayoutError(f"frames {pfn:#x} to {pfn + (1 << order):#x} are not free; choose others")
+        self._take(pfn, order)
+
     def _take(self, pfn: int, order: int) -> None:
         have = next(o for o in range(order, self.max_order + 1) if pfn >> o << o in self.free[o])
         block = pfn >> have << have
@@ -163,6 +169,11 @@ class Frames:
         self.uses[folio.head] = use
         for pfn in range(folio.head, folio.head + folio.nr):
             self.folios[pfn] = folio
+
+    def adopt(self, folio: Folio) -> None:
+        """A folio whose frames were taken before this was made: one reference, that of who calls."""
+        self._add(folio, Use())
+        self.owned += folio.nr
 
     def use(self, folio: Folio) -> Use:
         """References and mappings of a folio."""

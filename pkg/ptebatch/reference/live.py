@@ -47,6 +47,10 @@ LIVE_COUNTERS = (
     "folio_splits",
     "tables_allocated",
     "tables_freed",
+    "flush_vae1is",
+    "flush_rvae1is",
+    "flush_vale1",
+    "flush_rvale1",
 )
 
 
@@ -197,7 +201,7 @@ class LiveMM(RefMM):
         """Issue instructions of a flush."""
         for op in ops:
             name = {"DSB ISHST": "dsb", "DSB ISH": "dsb", "DSB NSHST": "dsb", "DSB NSH": "dsb"}.get(op[0], op[0].lower())
-            self.counters["flush_" + name] = self.counters.get("flush_" + name, 0) + 1
+            self.count(f"flush_{name}")
             self.event(*op)
 
     def barrier(self) -> None:
@@ -430,10 +434,14 @@ class LiveMM(RefMM):
         return self.run(lambda record: writeprotect(self, record, start, length, mode))
 
     def fork(self, *, observer: Observer | None = None) -> LiveMM:
-        """fork(2): the child's address space; `observer` sees what is done to its tables."""
+        """fork(2): the child's address space; `observer` sees what is done to its tables. `counters` has both sides."""
         child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=self.files, observer=observer)
         child.limits, child.pkeys = replace(self.limits), set(self.pkeys)
         self.run(lambda record: dup_mmap(child, self))
+        # what was stored in the child's tables is this call's, too
+        for name, nr in child.counters.items():
+            self.counters[name] += nr
+        child.counters = dict.fromkeys(child.counters, 0)
         return child
 
     def exit(self) -> RefResult:
