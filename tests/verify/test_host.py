@@ -178,3 +178,12 @@ def test_the_program_makes_the_calls(tmp_path):
     done = subprocess.run([str(tmp_path / "calls")], capture_output=True, text=True, timeout=60, check=True)
     assert "3 process 1: mprotect" in done.stderr and "No such" not in done.stderr
     assert "10000000000-10000002000 rw-p" in done.stderr
+
+
+def test_without_frames_zero_pages_look_like_others(modelled):
+    shown = host.Host(modelled.machine, modelled.thp, [range(5, 6)])
+    hidden = host.Host(modelled.machine, modelled.thp, [])
+    assert host.seen_by(shown, "a0f.", "a0z.") == "a00."
+    assert host.seen_by(hidden, "aaf.", "a0z.") == "aaf."
+    # but nothing else is taken for a zero page
+    assert host.seen_by(hidden, "aa..", "a0z.") == "aaz."

@@ -214,12 +214,24 @@ def run(ops: Sequence[Op], host: Host, arena: Arena = SMALL) -> tuple[int, Diffe
     try:
         for i, op in enumerate(ops):
             theirs, ours = kernel.step(op), model.step(op)
+            ours = replace(ours, pages=seen_by(host, theirs.pages, ours.pages))
             what = differs(theirs, ours)
             if what:
                 return i + 1, Difference(list(ops[: i + 1]), what, getattr(theirs, what), getattr(ours, what))
     finally:
         kernel.close()
     return len(ops), None
+
+
+def seen_by(host: Host, theirs: str, ours: str) -> str:
+    """The model's pages as this user sees them: without frames zero pages are not told from others.
+
+    A small one looks anonymous then, the huge one like one of a file or anonymous, as the kernel likes.
+    """
+    if host.zeros:
+        return ours.replace("z", "0")
+    shown = (seen if mine == "z" and seen in "fa" else mine for mine, seen in zip(ours, theirs.ljust(len(ours)), strict=False))
+    return "".join(shown).replace("0", "a")
 
 
 def shrink(found: Difference, host: Host, arena: Arena) -> Difference:

@@ -82,10 +82,10 @@ class Model:
             return "."
         if not p.pte_present(word):
             return "g"
+        if first in mm.pmds:
+            return "z" if huge_folio(mm, word) is None else "a"
         if p.pte_special(word):
             return "0"
-        if first in mm.pmds:
-            return "0" if huge_folio(mm, word) is None else "a"
         folio = mm.folio_of(word)
         return "a" if folio is not None and folio.anon else "f"
 

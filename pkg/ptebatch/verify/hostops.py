@@ -119,7 +119,7 @@ class Outcome:
     vmas : tuple of (int, int, str)
         First page, pages, permissions as in /proc/PID/maps.
     pages : str
-        A character a page: ``.`` nothing, ``0`` the zero page, ``g`` a guard, ``s`` swapped, ``f`` of a file
+        A character a page: ``.`` nothing, ``0`` a zero page, ``g`` a guard, ``s`` swapped, ``f`` of a file
         or shared memory, ``a`` anonymous.
     """
 
