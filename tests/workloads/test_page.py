@@ -15,7 +15,7 @@ BLOCKS = re.findall(r"```console\n\$ ptebatch (.*?)\n(.*?)```", (TREE / "docs" /
 
 
 def test_the_blocks_are_found():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 @pytest.mark.parametrize(("command", "shown"), BLOCKS, ids=[command[:30] for command, _ in BLOCKS])

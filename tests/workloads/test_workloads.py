@@ -70,6 +70,24 @@ def test_a_folio_of_which_a_part_is_freed_is_split():
     assert whole.counters["folio_splits"] == 0 and whole.rounds[-1].share == 1
 
 
+def test_pages_that_a_child_gives_back_are_not_copied():
+    def copies(kernel: str, folio: int, dismissed: int) -> int:
+        text = f"dismiss,size=1M,dismissed={dismissed}"
+        return run_workload(text, Machine(kernel), folio).counters["wp_page_copy"]
+
+    assert [copies("7.3", 0, share) for share in (0, 50, 100)] == [256, 128, 0]
+    assert [copies("7.3", 64 << 10, share) for share in (0, 50, 100)] == [256, 128, 0]
+    # 6.12 copies of large folios what nobody else has any more
+    assert copies("6.12", 64 << 10, 100) == 256
+
+
+def test_a_guard_that_comes_late_leaves_stacks_resident():
+    early, late = (
+        run_workload(f"thread-stacks,size=2M,rounds=1,threads=2,late={late}", Machine(), 2 << 20).rounds[-1] for late in (0, 1)
+    )
+    assert (early.mapped, late.mapped) == (32, 1024)
+
+
 def test_without_contpte_nothing_is_folded():
     one = run_workload("gc-barrier,size=1M,rounds=1", Machine(contpte=False), 64 << 10)
     assert one.counters["unfolds"] == 0 and {each.share for each in one.rounds} == {0.0}
@@ -88,6 +106,7 @@ def test_a_seed_gives_the_same_life():
         ("jit-page,patched=x", "patched='x' of workload 'jit-page' is no number"),
         ("jit-page,patched=101", "is more than all"),
         ("jit-page,rounds=0", "rounds='0'"),
+        ("thread-stacks,late=x", "late='x'"),
         ("jit-page,size=2g", "more than 256M"),
         ("jit-page,size=5K", "whole pages"),
     ],

@@ -30,7 +30,8 @@ _COLUMNS = (
     Column("folds", number=True),
     Column("TLBI", number=True),
     Column("DSB", number=True),
-    Column("folded after each round"),
+    Column("present", number=True),
+    Column("folded"),
 )
 
 #: options of compare that say what a call starts from or how it is made
@@ -41,9 +42,9 @@ NOT_FOR_WORKLOADS = (
 _NAMES = {"range": "ranges", "from": "before"}
 
 NOTE = """\
-All numbers are counted events of the model, none is a time. folded: share of the
-memory that is mapped by folded contpte blocks or by PMD entries, at the start and
-after each round. The programs run on the reference, the slow form of the model."""
+All numbers are counted events of the model, none is a time. present: at most. folded:
+share of it in folded contpte blocks or under PMD entries, at the start and after
+each round. The programs run on the reference, the slow form of the model."""
 
 
 def compare_workload(args: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -72,7 +73,8 @@ def _cells(one: Lived, page: int) -> list[str]:
     c = one.counters
     numbers = (sum(one.calls.values()), c.get("faults", 0), c.get("wp_page_copy", 0), c["unfolds"], c["folds"], one.tlbi, one.dsb)
     shares = " ".join(f"{100 * each.share:.0f}%" for each in one.rounds)
-    return [size_text(page << one.order), one.machine.release, *map(str, numbers), shares]
+    present = size_text(max(each.mapped for each in one.rounds) * page)
+    return [size_text(page << one.order), one.machine.release, *map(str, numbers), present, shares]
 
 
 def _flat(one: Lived) -> dict[str, object]:

@@ -225,8 +225,11 @@ class Parameter:
         One clause; sizes are in bytes.
     size : bool
         Written as 64K, 2M.
+    least : int
+        The least that it may be.
     """
 
     default: int
     what: str
     size: bool = field(default=False)
+    least: int = 1

@@ -43,15 +43,23 @@ def _row(name: str, program: Callable[..., None], size: int, rounds: int, **more
 
 
 def _share(default: int, what: str) -> Parameter:
-    return Parameter(default, f"per cent of the pages that are {what} in a round")
+    return Parameter(default, f"per cent of the pages that are {what} in a round; 0: one page", least=0)
 
 
 _ROWS = (
     _row("jit-page", runtimes.jit_page, 4 << 20, 4, patched=_share(5, "patched")),
     _row("jit-region", runtimes.jit_region, 4 << 20, 4, patched=_share(5, "patched")),
     _row("gc-barrier", runtimes.gc_barrier, 4 << 20, 4, written=_share(10, "written")),
-    _row("thread-stacks", runtimes.thread_stacks, 256 << 10, 2, threads=Parameter(16, "stacks")),
+    _row(
+        "thread-stacks",
+        runtimes.thread_stacks,
+        256 << 10,
+        2,
+        threads=Parameter(16, "stacks"),
+        late=Parameter(0, "1: the guard is set behind the touches", least=0),
+    ),
     _row("checkpoint", runtimes.checkpoint, 4 << 20, 3, written=_share(10, "written")),
+    _row("dismiss", runtimes.dismiss, 4 << 20, 1, dismissed=_share(50, "given back by the child")),
     _row("buffer-pool", runtimes.buffer_pool, 4 << 20, 4, pinned=_share(10, "opened")),
     _row("decommit", runtimes.decommit, 4 << 20, 2, span=Parameter(64 << 10, "bytes of a span", size=True)),
     _row("lazy-free", runtimes.lazy_free, 4 << 20, 2, span=Parameter(64 << 10, "bytes of a span", size=True)),
@@ -88,10 +96,10 @@ def parse(text: str) -> tuple[Workload, dict[str, int]]:
 def _value(name: str, key: str, text: str, parameter: Parameter) -> int:
     if parameter.size:
         return parse_size(text)
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1_000_000:
-        raise LayoutError(f"{key}={text!r} of workload {name!r} is no number; give a whole one from 1 on")
+    if not text.isascii() or not text.isdigit() or not parameter.least <= int(text) <= 1_000_000:
+        raise LayoutError(f"{key}={text!r} of workload {name!r} is no number; give a whole one from {parameter.least} on")
     if "per cent" in parameter.what and int(text) > 100:
-        raise LayoutError(f"{key}={text} of workload {name!r} is more than all; give 1 to 100 per cent")
+        raise LayoutError(f"{key}={text} of workload {name!r} is more than all; give 0 to 100 per cent")
     return int(text)
 
 

@@ -13,7 +13,7 @@ assert UFFDIO_WRITEPROTECT_MODE_WP == 1
 
 
 def _pages(life: Life, size: int, share: int) -> list[int]:
-    """Offsets of so many per cent of the pages, in random order."""
+    """Offsets of so many per cent of the pages, in random order; one at least."""
     all_of_them = range(0, size, life.page)
     return life.chance.sample(all_of_them, max(1, len(all_of_them) * share // 100))
 
@@ -56,22 +56,39 @@ def gc_barrier(life: Life, size: int, rounds: int, written: int) -> None:
         life.end_round()
 
 
-def thread_stacks(life: Life, size: int, rounds: int, threads: int) -> None:
-    """Stacks of threads with a guard page: mapped, touched from the top down, given back."""
+def thread_stacks(life: Life, size: int, rounds: int, threads: int, late: int) -> None:
+    """Stacks of threads with a guard page: mapped, touched from the top down, given back; late=1 sets the guard last."""
     life.end_round()
     for _ in range(rounds):
         stacks = []
         for _ in range(threads):
             start = life.map(size, written=False)
             life.calls["mmap"] += 1
-            life.mprotect(start, life.page, b.PROT_NONE)
-            # a quarter of each is used
-            for i in range(max(1, size // life.page // 4)):
+            if not late:
+                life.mprotect(start, life.page, b.PROT_NONE)
+            # a quarter of each is used, 64K at most
+            for i in range(min(16, max(1, size // life.page // 4))):
                 life.touch(start + size - (i + 1) * life.page, write=True)
+            if late:
+                life.mprotect(start, life.page, b.PROT_NONE)
             stacks.append(start)
         life.end_round()
         for start in stacks:
             life.munmap(start, size)
+
+
+def dismiss(life: Life, size: int, rounds: int, dismissed: int) -> None:
+    """A fork that saves, whose child gives back what it has saved (MADV_DONTNEED) before the parent writes all."""
+    heap = life.map(size)
+    life.end_round()
+    for _ in range(rounds):
+        child = life.fork()
+        part = size * dismissed // 100 // life.page * life.page
+        if part:
+            child.madvise(heap, part, m.MADV_DONTNEED)
+        life.write_all(heap, size)
+        child.exit()
+        life.end_round()
 
 
 def checkpoint(life: Life, size: int, rounds: int, written: int) -> None:
