@@ -165,6 +165,24 @@ def test_memory_that_is_not_given_back_is_found(monkeypatch):
 # ---- bad input ----
 
 
+def test_kinds_of_regions_are_those_of_the_measurement():
+    doc = [copy.deepcopy(next(each for each in load("oploops.json.gz") if each["op"] == "munmap"))]
+    assert [line.equal for line in oploops.check_oploops("o", Node("o", "", doc)).lines] == [1]
+    doc[0]["kind"] = "giant"
+    with pytest.raises(ValueError, match="giant.* is not a kind of the measurement"):
+        oploops.check_oploops("o", Node("o", "", doc))
+
+
+@pytest.mark.parametrize("kind", ["half", "double"])
+def test_other_sizes_are_regions_too(kind):
+    """No record of them is here: a region of folios of half a block is never folded, one of two blocks is."""
+    records = [each for each in load("oploops.json.gz") if each["kernel"].startswith("7.3") and each["kind"] == "mthp"]
+    region = oploops._Region(kind, Node("o", "", records[0]))
+    region.fresh()
+    assert region.mm.page_folio(region.mm.mapped_pfn(region.at)).order == {"half": 3, "double": 5}[kind]
+    assert bool(region.mm.ptes[region.at] >> 52 & 1) == (kind == "double")
+
+
 def test_a_call_that_nobody_knows_is_refused():
     doc = script("mthp_seal")
     doc["steps"][1]["call"] = "mprotec"

@@ -27,6 +27,9 @@ REGION = 16 << 20
 #: where regions begin, and where they are moved to
 VA, ELSEWHERE = 0xFFFF_9000_0000, (0xFFFF_8800_0000, 0xFFFF_8A00_0000, 0xFFFF_8C00_0000)
 
+#: kinds of regions: single pages, folios of half a contpte block, of one, of two, of a PMD's size mapped by PTEs, or not
+KINDS = ("base", "half", "mthp", "double", "thp", "pmd")
+
 #: calls of a fork and behind it: the process's own pages are shared then, and what it writes
 #: of its stack is copied, too
 AFTER_FORK = (
@@ -57,7 +60,9 @@ class _Region:
     def __init__(self, kind: str, node: Node) -> None:
         self.machine = machine_of(node)
         self.kind, self.page = kind, self.machine.page_size
-        order = {"base": 0, "mthp": self.machine.cont_ptes.bit_length() - 1}.get(kind, self.machine.pmd_order)
+        block = self.machine.cont_ptes.bit_length() - 1
+        orders = {"base": 0, "half": block - 1, "mthp": block, "double": block + 1}
+        order = orders.get(kind, self.machine.pmd_order)
         self.thp = Thp(frozenset({order} if order else ()))
         self.mm = LiveMM.make(self.machine, thp=self.thp)
         # what the rest of the process keeps: tables of PMDs
@@ -271,6 +276,8 @@ def check_oploops(path: str, doc: Node) -> FileReport:
         who = (node.key("kernel").text(), node.key("cpu").text(), node.key("page").whole(), node.key("kind").text())
         groups.setdefault(who, {})[node.key("op").text()] = node
     for (kernel, cpu, _, kind), nodes in groups.items():
+        if kind not in KINDS:
+            next(iter(nodes.values())).key("kind").wrong(f"a kind of the measurement; known: {', '.join(KINDS)}")
         line = report.line(kernel, {"cpu": cpu, "machine": str(machine_of(next(iter(nodes.values()))))})
         for differences in _replay(kind, nodes):
             line.add(differences)
