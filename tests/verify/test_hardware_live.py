@@ -169,7 +169,7 @@ def test_kinds_of_regions_are_those_of_the_measurement():
     doc = [copy.deepcopy(next(each for each in load("oploops.json.gz") if each["op"] == "munmap"))]
     assert [line.equal for line in oploops.check_oploops("o", Node("o", "", doc)).lines] == [1]
     doc[0]["kind"] = "giant"
-    with pytest.raises(ValueError, match="giant.* is not a kind of the measurement"):
+    with pytest.raises(ValueError, match=r"giant.* is not a kind of the measurement"):
         oploops.check_oploops("o", Node("o", "", doc))
 
 

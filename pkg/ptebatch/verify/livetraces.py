@@ -20,8 +20,8 @@ from .script import Call, Script
 
 __all__ = ["verify_live_traces"]
 
-#: where scripts begin: a table's first entry, as `idx` of the windows says
-VA = 0xFFFF_8080_0000
+#: a table's first entry: scripts begin as far behind it as `idx` of their windows says
+TABLE = 0xFFFF_8000_0000
 
 #: calls that are not measured: story -> after so many windows -> process, call, page
 BETWEEN: Mapping[str, Mapping[int, Sequence[tuple[str, str, int]]]] = {
@@ -45,13 +45,12 @@ _BARRIERS = {"DSB ISHST": "DSB #10", "DSB ISH": "DSB #11", "DSB NSHST": "DSB #6"
 class _Windows:
     """The windows of one script."""
 
-    def __init__(self, scenario: str, machine: Machine, kib: int) -> None:
+    def __init__(self, scenario: str, machine: Machine, kib: int, first: int) -> None:
         self.script = Script(scenario, machine)
         self.story = scenario.partition("_")[2]
         self.done = 0
-        self.table = VA
-        self.script.make(self.script.parent, Call("begin", VA, 512 * machine.page_size, kib, VA))
-        self.va = VA
+        self.begin = self.va = TABLE + first * machine.page_size
+        self.script.make(self.script.parent, Call("begin", self.va, 512 * machine.page_size, kib, self.va))
 
     def window(self, node: Node) -> list[Difference]:
         """Replay one window."""
@@ -69,7 +68,8 @@ class _Windows:
         for proc, between, page in BETWEEN.get(self.story, {}).get(self.done, ()):
             who = script.process(proc, between)
             assert who is not None
-            script.make(who, Call(between, VA + page * script.machine.page_size, script.machine.page_size, 0, VA))
+            at = self.begin + page * script.machine.page_size
+            script.make(who, Call(between, at, script.machine.page_size, 0, self.begin))
         return out
 
     def _events(self, call: Call, *, flushes: bool) -> list[Event]:
@@ -148,7 +148,10 @@ def check_live_traces(path: str, doc: Node) -> FileReport:
     line = report.line(who.key("kernel").text(), {"cpu": who.key("cpu").text(), "machine": str(machine)})
     block = machine.cont_ptes * machine.page_size // 1024
     for group in _scripts(windows):
-        replay = _Windows(group[0].key("scenario").text(), machine, block)
+        first = group[0].key("idx").whole() - group[0].key("first").whole()
+        if not 0 <= first < machine.ptrs_per_pte:
+            group[0].key("idx").wrong(f"the index in its leaf table of page {group[0].key('first').whole()}")
+        replay = _Windows(group[0].key("scenario").text(), machine, block, first)
         for node in group:
             with node.guard():
                 line.add(replay.window(node))
