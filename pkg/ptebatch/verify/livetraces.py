@@ -21,7 +21,7 @@ from .script import Call, Script
 __all__ = ["verify_live_traces"]
 
 #: a table's first entry: scripts begin as far behind it as `idx` of their windows says
-TABLE = 0xFFFF_8000_0000
+TABLE = 0xFFFF_9000_0000
 
 #: calls that are not measured: story -> after so many windows -> process, call, page
 BETWEEN: Mapping[str, Mapping[int, Sequence[tuple[str, str, int]]]] = {
