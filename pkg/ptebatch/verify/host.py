@@ -305,6 +305,9 @@ def verify_host(
             say(f"host: sequence {i} of {nr}")
         try:
             made, found = run(each, host, arena)
+        except KeyboardInterrupt:
+            report.notes.append(f"interrupted after {i} of {nr} sequences")
+            break
         except LayoutError as e:
             report.refused[str(e)] = report.refused.get(str(e), 0) + 1
             continue

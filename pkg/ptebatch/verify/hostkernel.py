@@ -11,6 +11,7 @@ import os
 import platform
 import select
 import signal
+import struct
 from collections.abc import Callable, Mapping
 
 from ..base.access import access
@@ -223,7 +224,7 @@ class _Served:
     def pages(self) -> str:
         """Pages of the arena, as `Outcome` has them."""
         data = os.pread(self.pagemap, self.arena.all * 8, BASE // _PAGE * 8)
-        return "".join(self._page(int.from_bytes(data[i : i + 8], "little")) for i in range(0, len(data), 8))
+        return "".join(self._page(entry) if entry else "." for (entry,) in struct.iter_unpack("<Q", data))
 
     def _page(self, entry: int) -> str:
         if entry & _PRESENT:

@@ -72,8 +72,17 @@ class Model:
             perms = "".join(c if vma.flags & bit else "-" for c, bit in (("r", b.VM_READ), ("w", b.VM_WRITE), ("x", b.VM_EXEC)))
             kind = "s" if vma.flags & b.VM_SHARED else "p"
             vmas.append(((vma.start - BASE) // size, (vma.end - vma.start) // size, perms + kind))
-        pages = "".join(self._page(mm, BASE + i * size) for i in range(self.arena.all))
+        end = BASE + self.arena.all * size
+        pages = "".join(self._table(mm, at, min(at + mm.pmd_size, end)) for at in range(BASE, end, mm.pmd_size))
         return Outcome(ret, access, tuple(vmas), pages)
+
+    def _table(self, mm: LiveMM, start: int, end: int) -> str:
+        nr = (end - start) // mm.page_size
+        if start in mm.pmds:
+            return self._page(mm, start) * nr
+        if not mm.has_table(start):
+            return "." * nr
+        return "".join(self._page(mm, at) if mm.ptes[at] else "." for at in range(start, end, mm.page_size))
 
     def _page(self, mm: LiveMM, addr: int) -> str:
         first = mm.table_start(addr)
