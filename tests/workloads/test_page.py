@@ -24,3 +24,9 @@ def test_a_command_prints_what_the_page_shows(command, shown, capsys, monkeypatc
     monkeypatch.setenv("COLUMNS", "80")
     assert main(shlex.split(command)) == 0
     assert capsys.readouterr().out == shown
+
+
+def test_the_python_of_the_page_runs_and_prints_what_it_says(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (TREE / "docs" / "living.md").read_text(), re.S)
+    exec(compile(code, "living.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == re.search(r"print\(.*\)  # (.*)", code)[1]

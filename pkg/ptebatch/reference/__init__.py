@@ -4,14 +4,22 @@ It imports nothing compiled. Each rule of the specification stands here once, wr
 the reader; the core has the same rules written for the machine, and the tests hold the
 two together on random address spaces and both on the golden vectors.
 
-``pte`` words · ``memory`` private verbs · ``contpte`` public verbs, fold and unfold ·
-``folio`` pages and batches · ``tlb`` flushes · ``strategies`` the designs ·
-``window`` what a design sees · ``change``, ``softleaf`` the walk · ``vma``,
+``pte`` words · ``mmu`` private verbs · ``contpte`` public verbs, fold and unfold ·
+``folio_batch`` pages and batches · ``tlb`` flushes · ``strategies`` the designs ·
+``window`` what a design sees · ``change_protection``, ``softleaf`` the walk · ``vma``,
 ``mprotect`` the system call · ``mm`` the doors.
+
+An address space that lives has more: ``frames`` memory and who maps it · ``filemap``
+files · ``fault`` accesses · ``memory`` fork's copy and unmapping · ``huge_memory``
+PMD entries and splits · ``mmap``, ``mremap``, ``madvise``, ``mlock``, ``userfaultfd``,
+``task_mmu``, ``collapse`` the calls · ``live`` the doors.
 """
 
 from __future__ import annotations
 
+from .fault import Signal
+from .frames import Buddy, Frames
+from .live import LiveMM, Thp
 from .mm import RefMM
 from .mmu import Folio, Observer
 from .result import RefResult
@@ -19,4 +27,18 @@ from .strategies import DESIGNS, Design
 from .vma import RefVma
 from .window import Window
 
-__all__ = ["DESIGNS", "Design", "Folio", "Observer", "RefMM", "RefResult", "RefVma", "Window"]
+__all__ = [
+    "DESIGNS",
+    "Buddy",
+    "Design",
+    "Folio",
+    "Frames",
+    "LiveMM",
+    "Observer",
+    "RefMM",
+    "RefResult",
+    "RefVma",
+    "Signal",
+    "Thp",
+    "Window",
+]
