@@ -327,3 +327,37 @@ def test_a_kernel_that_nobody_knows_is_not_asked(monkeypatch):
     assert machine.kernel == "7.3" and "is not modelled" in notes[0]
     with pytest.raises(MachineError):
         Machine("5.4")
+
+
+def _brk_of_kernel() -> list[int]:
+    """How far brk() goes with a mapping three pages behind the end of the heap, in pages; in a child."""
+    _libc.syscall.restype = ctypes.c_long
+    number = {"x86_64": 12, "aarch64": 214}[os.uname().machine]
+
+    def brk(at: int) -> int:
+        return int(_libc.syscall(ctypes.c_long(number), ctypes.c_long(at)))
+
+    begin = -(-brk(0) // PAGE) * PAGE
+    assert brk(begin) == begin
+    assert _system("mmap", begin + 3 * PAGE, PAGE, R, 0x100022, -1, 0) == 0
+    return [(brk(begin + nr * PAGE) - begin) // PAGE for nr in (1, 3, 2, 0, 4)]
+
+
+def test_a_heap_stops_where_the_running_kernels_does(host):
+    if os.uname().machine not in ("x86_64", "aarch64"):
+        pytest.skip("the number of brk() is not known here")
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.write(writing, repr(_brk_of_kernel()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answers:
+        theirs = eval(answers.read())
+    os.waitpid(pid, 0)
+    mm = LiveMM.make(host)
+    mm.start_brk = mm.brk_end = BASE
+    mm.mmap(BASE + 3 * PAGE, PAGE, R)
+    assert [(mm.brk(BASE + nr * PAGE).pages - BASE) // PAGE for nr in (1, 3, 2, 0, 4)] == theirs == [1, 1, 2, 0, 0]

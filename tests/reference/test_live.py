@@ -194,6 +194,27 @@ def test_a_table_of_pmds_moves_as_a_whole():
     assert not any(start <= addr < start + size for addr in mm.ptes)
 
 
+def test_a_heap_grows_and_shrinks_and_stops_before_what_is_in_its_way(mm):
+    mm.start_brk = mm.brk_end = BASE + (100 << 12) + 40
+    assert mm.brk().pages == mm.brk_end
+    assert mm.brk(BASE + (110 << 12)).pages == BASE + (110 << 12)
+    assert mm.vmas()[-1].end == BASE + (110 << 12) and mm.vmas()[-1].start == BASE + (101 << 12)
+    mm.touch(BASE + (109 << 12), write=True)
+    assert mm.brk(BASE + (105 << 12) + 1).pages == BASE + (105 << 12) + 1
+    assert mm.vmas()[-1].end == BASE + (106 << 12)
+    laws(mm)
+    mm.mmap(BASE + (120 << 12), 1 << 12, RW)
+    # a page stays free between them
+    assert mm.brk(BASE + (120 << 12)).pages == BASE + (105 << 12) + 1
+    assert mm.brk(BASE + (119 << 12)).pages == BASE + (119 << 12)
+    # below its start, and where it is sealed, it stays
+    assert mm.brk(BASE).pages == BASE + (119 << 12)
+    mm.mseal(BASE + (118 << 12), 1 << 12)
+    assert mm.brk(BASE + (110 << 12)).pages == BASE + (119 << 12)
+    child = mm.fork()
+    assert child.brk().pages == BASE + (119 << 12)
+
+
 def test_a_buddy_gives_every_frame_once_and_takes_all_back():
     buddy = Buddy(0, 64, 4)
     chance = random.Random(5)

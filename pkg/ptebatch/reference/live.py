@@ -24,7 +24,7 @@ from .huge_memory import as_pte, change_huge_pmd, huge_folio, split_huge_pmd
 from .madvise import do_madvise
 from .mlock import check_populated, do_mlock, do_mseal, do_munlock
 from .mm import RefMM, design_of
-from .mmap import do_mmap, do_munmap, dup_mmap, exit_mmap
+from .mmap import do_brk, do_mmap, do_munmap, dup_mmap, exit_mmap
 from .mmu import Folio, Observer
 from .mprotect import Mprotect, Refused
 from .mremap import do_mremap
@@ -94,6 +94,8 @@ class LiveMM(RefMM):
         Tables above the leaf tables: bytes that each is for, and its first address.
     flush_pending : bool
         A deferred flush was issued and not waited for: the next walk of a table flushes first.
+    start_brk, brk_end : int
+        Where the heap begins, and its end as brk(2) has it.
     files : dict of int to Inode
         By the number that a VMA names; those that were forked from each other share it.
     """
@@ -104,6 +106,8 @@ class LiveMM(RefMM):
     mm_id: int = 0
     above: set[tuple[int, int]] = field(default_factory=set)
     flush_pending: bool = False
+    start_brk: int = 0
+    brk_end: int = 0
     files: dict[int, Inode] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -397,6 +401,10 @@ class LiveMM(RefMM):
         """mmap(2) with MAP_FIXED, or with MAP_FIXED_NOREPLACE; `what` is as for `mmap`."""
         return self.run(lambda record: do_mmap(self, self.vma_of(start, length, prot, **what), replace_old=replace))
 
+    def brk(self, addr: int = 0) -> RefResult:
+        """brk(2); `pages` of the result is the end of the heap."""
+        return self.run(lambda record: do_brk(self, addr))
+
     def munmap(self, start: int, length: int) -> RefResult:
         """munmap(2)."""
         return self.run(lambda record: do_munmap(self, start, length))
@@ -436,6 +444,7 @@ class LiveMM(RefMM):
     def fork(self, *, observer: Observer | None = None) -> LiveMM:
         """fork(2): the child's address space; `observer` sees what is done to its tables. `counters` has both sides."""
         child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=self.files, observer=observer)
+        child.start_brk, child.brk_end = self.start_brk, self.brk_end
         child.limits, child.pkeys = replace(self.limits), set(self.pkeys)
         self.run(lambda record: dup_mmap(child, self))
         # what was stored in the child's tables is this call's, too

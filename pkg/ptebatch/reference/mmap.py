@@ -46,6 +46,29 @@ def do_mmap(mm: LiveMM, vma: RefVma, *, replace_old: bool) -> None:
     mm.add_vma(vma)
 
 
+def do_brk(mm: LiveMM, brk: int) -> int:
+    """brk(2): the end of the heap from now on; what it was where it cannot be.
+
+    A heap is private memory that may be read and written, from `start_brk` on. Another mapping within a page
+    of the new end is in the way, a sealed one cannot be given back.
+    """
+    page = mm.page_size
+    if brk < mm.start_brk:
+        return mm.brk_end
+    old, new = (-(-value // page) * page for value in (mm.brk_end, brk))
+    try:
+        if new < old:
+            unmap_range(mm, new, old)
+        elif new > old:
+            if mm.vmas_in(old, new + page) or new > 1 << mm.machine.va_bits:
+                return mm.brk_end
+            mm.add_vma(mm.vma_of(old, new - old, b.PROT_READ | b.PROT_WRITE))
+    except Refused:
+        return mm.brk_end
+    mm.brk_end = brk
+    return brk
+
+
 def do_munmap(mm: LiveMM, start: int, length: int) -> None:
     """munmap(2).
 

@@ -157,7 +157,6 @@ class _Replay:
         thp = Thp(frozenset({order} if order else ()))
         self.first = LiveMM.make(machine, memory=(1 << 14) << machine.pmd_order, thp=thp)
         self.mms: dict[int, LiveMM] = {}
-        self.breaks: dict[int, int] = {}
         self.out = Replayed(machine, order)
         self.touch = TOUCHES[touch]
 
@@ -281,14 +280,15 @@ class _Replay:
     def brk(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """brk(): the heap grows and shrinks at its end."""
         assert call.ret is not None
-        at = self.breaks.setdefault(mm.mm_id, call.ret)
-        low, high = (-(-value // self.page) * self.page for value in sorted((at, call.ret)))
-        if call.ret > at and high > low:
-            self.counted(cost, mm.mmap_fixed(low, high - low, b.PROT_READ | b.PROT_WRITE).counters)
-            self.touched(mm, low, high - low)
-        elif high > low:
-            self.counted(cost, mm.munmap(low, high - low).counters)
-        self.breaks[mm.mm_id] = call.ret
+        if not mm.start_brk:
+            mm.start_brk = mm.brk_end = call.ret
+        old = mm.brk_end
+        result = mm.brk(call.ret)
+        if result.pages != call.ret:
+            raise LayoutError(f"the model's heap ends at {result.pages:#x}; another mapping is in its way")
+        self.counted(cost, result.counters)
+        if call.ret > old:
+            self.touched(mm, old, call.ret - old)
 
     def clone(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """fork(), vfork(), clone(), clone3(): a thread shares its address space."""
@@ -299,7 +299,6 @@ class _Replay:
         child = mm.fork()
         self.counted(cost, mm.counters)
         self.mms[call.ret] = child
-        self.breaks[child.mm_id] = self.breaks.get(mm.mm_id, 0)
 
     def execve(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """execve(): the address space begins anew."""
