@@ -12,6 +12,7 @@ from ..operations import parse_protection
 from ..report import parse_size, size_text
 from ..simulate.runs import kernel_machines
 from ..workloads import CALLS, Called, Lived, call_layout, parse, parse_calls, run_workload
+from ..workloads.life import tlbi_of
 from ._print import Column, put, put_csv, put_json, table
 
 __all__ = ["asks_calls", "compare_calls", "compare_workload"]
@@ -166,11 +167,9 @@ none is a time."""
 
 def _cost(one: Called) -> tuple[int, ...]:
     c = one.counters
-    groups, kinds = ("convert_", "flush_"), ("e1is", "e1")
-    tlbi = sum(nr for name, nr in c.items() if name.startswith(groups) and name.endswith(kinds))
     entries = c.get("pte_writes", 0) + c.get("pte_xchg", 0) + c.get("pte_cmpxchg", 0)
     dsb = c.get("convert_dsb", 0) + c.get("flush_dsb", 0)
-    return one.calls, c.get("faults", 0), c.get("pte_reads", 0), entries, c.get("unfolds", 0), c.get("folds", 0), tlbi, dsb
+    return one.calls, c.get("faults", 0), c.get("pte_reads", 0), entries, c.get("unfolds", 0), c.get("folds", 0), tlbi_of(c), dsb
 
 
 def check(args: argparse.Namespace) -> None:

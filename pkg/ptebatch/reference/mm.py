@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .. import bits as b
 from ..counters import COUNTERS
@@ -125,37 +126,9 @@ class RefMM(Pages):
         """The VMAs in address order."""
         return list(self.vma_list.vmas)
 
-    def mmap(
-        self,
-        start: int,
-        length: int,
-        prot: int,
-        *,
-        shared: bool = False,
-        file: int = 0,
-        pgoff: int | None = None,
-        vm_flags: int = 0,
-        may: int = 7,
-        writenotify: bool = False,
-        anon_vma: int = 0,
-        name: int = 0,
-    ) -> None:
-        """Add a VMA; see ``ptebatch.MM.mmap``."""
-        self.add_vma(
-            self.vma_of(
-                start,
-                length,
-                prot,
-                shared=shared,
-                file=file,
-                pgoff=pgoff,
-                vm_flags=vm_flags,
-                may=may,
-                writenotify=writenotify,
-                anon_vma=anon_vma,
-                name=name,
-            )
-        )
+    def mmap(self, start: int, length: int, prot: int, **what: Any) -> None:
+        """Add a VMA; `what` is as for `vma_of`, and as ``ptebatch.MM.mmap`` has it."""
+        self.add_vma(self.vma_of(start, length, prot, **what))
 
     def vma_of(
         self,

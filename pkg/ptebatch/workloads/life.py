@@ -20,6 +20,12 @@ __all__ = ["Life", "Lived", "Round"]
 BASE = 1 << 40
 
 
+def tlbi_of(counters: Mapping[str, int]) -> int:
+    """TLBI instructions in a call's counters, of conversions and of flushes, those of one CPU included."""
+    groups, kinds = ("convert_", "flush_"), ("e1is", "e1")
+    return sum(nr for name, nr in counters.items() if name.startswith(groups) and name.endswith(kinds))
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """How the memory stands after a round.
@@ -74,8 +80,7 @@ class Lived:
     @property
     def tlbi(self) -> int:
         """TLBI instructions, of conversions and of flushes, those of one CPU included."""
-        groups, kinds = ("convert_", "flush_"), ("e1is", "e1")
-        return sum(nr for name, nr in self.counters.items() if name.startswith(groups) and name.endswith(kinds))
+        return tlbi_of(self.counters)
 
     @property
     def dsb(self) -> int:

@@ -20,7 +20,7 @@ from ..reference.fault import Signal
 from ..reference.filemap import Inode
 from ..reference.live import LiveMM, Thp
 from ..reference.mremap import MREMAP_FIXED, MREMAP_MAYMOVE
-from .life import standing
+from .life import standing, tlbi_of
 from .strace import Traced, Unread
 
 __all__ = ["TOUCHES", "Cost", "Replayed", "replay"]
@@ -101,9 +101,8 @@ class Cost:
 
     def add(self, counters: Mapping[str, int]) -> None:
         """Take in a call's counters."""
-        groups, kinds = ("convert_", "flush_"), ("e1is", "e1")
         self.faults += counters.get("faults", 0)
-        self.tlbi += sum(nr for name, nr in counters.items() if name.startswith(groups) and name.endswith(kinds))
+        self.tlbi += tlbi_of(counters)
         self.dsb += counters["convert_dsb"] + counters["flush_dsb"]
         self.unfolds += counters["unfolds"]
         self.folds += counters["folds"]
