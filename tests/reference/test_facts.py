@@ -12,10 +12,13 @@ import ctypes
 import errno
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
+from ptebatch import bits as b
 from ptebatch.base.access import access
 from ptebatch.errors import MachineError, SyscallError
 from ptebatch.machine import Machine
@@ -343,21 +346,99 @@ def _brk_of_kernel() -> list[int]:
     return [(brk(begin + nr * PAGE) - begin) // PAGE for nr in (1, 3, 2, 0, 4)]
 
 
-def test_a_heap_stops_where_the_running_kernels_does(host):
-    if os.uname().machine not in ("x86_64", "aarch64"):
-        pytest.skip("the number of brk() is not known here")
+def _of_a_child(ask: Callable[[], Any]) -> Any:
+    """What `ask` returns in a child of this process."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            os.write(writing, repr(_brk_of_kernel()).encode())
+            os.write(writing, repr(ask()).encode())
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as answers:
-        theirs = eval(answers.read())
+        theirs = answers.read()
     os.waitpid(pid, 0)
+    return eval(theirs)
+
+
+def test_a_heap_stops_where_the_running_kernels_does(host):
+    if os.uname().machine not in ("x86_64", "aarch64"):
+        pytest.skip("the number of brk() is not known here")
+    theirs = _of_a_child(_brk_of_kernel)
     mm = LiveMM.make(host)
     mm.start_brk = mm.brk_end = BASE
     mm.mmap(BASE + 3 * PAGE, PAGE, R)
     assert [(mm.brk(BASE + nr * PAGE).pages - BASE) // PAGE for nr in (1, 3, 2, 0, 4)] == theirs == [1, 1, 2, 0, 0]
+
+
+#: calls that say no place, in pages: (name, which earlier result, first page of it, length, new length or hint)
+PLACES = (
+    ("mmap", 0, 0, 1, 0),
+    ("mmap", 0, 0, 512, 0),
+    ("mmap", 0, 0, 600, 0),
+    ("mmap", 0, 0, 40, 0),
+    ("munmap", 3, 10, 4, 0),
+    ("mmap", 0, 0, 4, 0),
+    ("munmap", 2, 100, 30, 0),
+    ("mmap", 0, 0, 30, 0),
+    ("hint", 1, 512, 3, 0),
+    ("hint", 1, 5, 3, 0),
+    ("mmap", 0, 0, 1024, 0),
+    ("grow", 3, 0, 4, 70),
+    ("grow", 1, 0, 512, 1024),
+    ("dontunmap", 2, 0, 8, 0),
+    ("mmap", 0, 0, 4, 0),
+)
+
+
+def _placed(mmap, munmap, mremap) -> list[int]:
+    """Where the calls of PLACES put things."""
+    got: list[int] = []
+    for name, which, first, nr, new in PLACES:
+        at = got[which] + first * PAGE if got else 0
+        if name == "mmap":
+            got.append(mmap(0, nr * PAGE))
+        elif name == "hint":
+            got.append(mmap(at, nr * PAGE))
+        elif name == "munmap":
+            munmap(at, nr * PAGE)
+            got.append(at)
+        elif name == "grow":
+            got.append(mremap(at, nr * PAGE, new * PAGE, 1))
+        else:
+            got.append(mremap(at, nr * PAGE, nr * PAGE, 5))
+    return got
+
+
+def _places_of_kernel() -> tuple[list[tuple[int, int, bool]], list[int]]:
+    """The mappings of this process, (first, end, grows down), and where it places what says no place."""
+
+    def calls(name):
+        function = getattr(_libc, name)
+        function.restype = ctypes.c_long
+        return lambda *args: int(function(*(ctypes.c_long(arg) for arg in args)))
+
+    mmap, munmap, mremap = (calls(name) for name in ("mmap", "munmap", "mremap"))
+    for _ in range(2):  # the first reading warms up what this needs itself
+        with open("/proc/self/maps", "rb", buffering=0) as maps:
+            text = b"".join(iter(lambda: maps.read(1 << 16), b""))
+        before = [line.split() for line in text.decode().splitlines()]
+    got = _placed(lambda at, size: mmap(at, size, RW, 0x22, -1, 0), munmap, lambda *args: mremap(*args, 0))
+    ranges = [(*(int(part, 16) for part in line[0].split("-")), line[-1] == "[stack]") for line in before]
+    return [(start, end, down) for start, end, down in ranges if end < 1 << 48], got
+
+
+def test_a_mapping_without_a_place_goes_where_the_running_kernel_puts_it(host):
+    mapped, theirs = _of_a_child(_places_of_kernel)
+    # the first ones that were placed, those of the loader, end at mmap_base
+    base = max(end for _, end, _ in mapped if end <= next(start for start, _, down in mapped if down))
+    mm = LiveMM(host, mmap_base=base)
+    for start, end, down in mapped:
+        mm.mmap(start, end - start, NONE, vm_flags=b.VM_GROWSDOWN if down else 0)
+
+    def mremap(at, old, new, flags):
+        return mm.mremap(at, old, new, flags).pages
+
+    ours = _placed(lambda at, size: mm.mmap_free(size, RW, hint=at).pages, mm.munmap, mremap)
+    assert [hex(at) for at in ours] == [hex(at) for at in theirs]

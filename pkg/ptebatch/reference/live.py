@@ -24,7 +24,7 @@ from .huge_memory import as_pte, change_huge_pmd, huge_folio, split_huge_pmd
 from .madvise import do_madvise
 from .mlock import check_populated, do_mlock, do_mseal, do_munlock
 from .mm import RefMM, design_of
-from .mmap import do_brk, do_mmap, do_munmap, dup_mmap, exit_mmap
+from .mmap import do_brk, do_mmap, do_mmap_free, do_munmap, dup_mmap, exit_mmap
 from .mmu import Folio, Observer
 from .mprotect import Mprotect, Refused
 from .mremap import do_mremap
@@ -94,6 +94,8 @@ class LiveMM(RefMM):
         Tables above the leaf tables: bytes that each is for, and its first address.
     flush_pending : bool
         A deferred flush was issued and not waited for: the next walk of a table flushes first.
+    mmap_base : int
+        Below it mappings are placed that say no place; 0: 128 MiB below the end of the address space.
     start_brk, brk_end : int
         Where the heap begins, and its end as brk(2) has it.
     files : dict of int to Inode
@@ -106,6 +108,7 @@ class LiveMM(RefMM):
     mm_id: int = 0
     above: set[tuple[int, int]] = field(default_factory=set)
     flush_pending: bool = False
+    mmap_base: int = 0
     start_brk: int = 0
     brk_end: int = 0
     files: dict[int, Inode] = field(default_factory=dict)
@@ -118,6 +121,7 @@ class LiveMM(RefMM):
         self.mm_id = 1 + max((mm.mm_id for mm in self.frames.mms), default=0)
         self.frames.mms.append(self)
         self.vma_list.split_at = self._split_huge_at
+        self.mmap_base = self.mmap_base or (1 << self.machine.va_bits) - (128 << 20)
         self.counters |= dict.fromkeys(LIVE_COUNTERS, 0)
 
     @classmethod
@@ -401,6 +405,10 @@ class LiveMM(RefMM):
         """mmap(2) with MAP_FIXED, or with MAP_FIXED_NOREPLACE; `what` is as for `mmap`."""
         return self.run(lambda record: do_mmap(self, self.vma_of(start, length, prot, **what), replace_old=replace))
 
+    def mmap_free(self, length: int, prot: int, *, hint: int = 0, **what: Any) -> RefResult:
+        """mmap(2) where there is room, or at a hint; `pages` of the result is where, `what` is as for `mmap`."""
+        return self.run(lambda record: do_mmap_free(self, hint, length, prot, what))
+
     def brk(self, addr: int = 0) -> RefResult:
         """brk(2); `pages` of the result is the end of the heap."""
         return self.run(lambda record: do_brk(self, addr))
@@ -444,6 +452,7 @@ class LiveMM(RefMM):
     def fork(self, *, observer: Observer | None = None) -> LiveMM:
         """fork(2): the child's address space; `observer` sees what is done to its tables. `counters` has both sides."""
         child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=self.files, observer=observer)
+        child.mmap_base = self.mmap_base
         child.start_brk, child.brk_end = self.start_brk, self.brk_end
         child.limits, child.pkeys = replace(self.limits), set(self.pkeys)
         self.run(lambda record: dup_mmap(child, self))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import bits as b
 from .memory import Unmap, copy_page_range, needs_copy
@@ -44,6 +44,70 @@ def do_mmap(mm: LiveMM, vma: RefVma, *, replace_old: bool) -> None:
     if len(mm.vma_list.vmas) >= mm.vma_list.map_count_limit:
         raise Refused(errno.ENOMEM, vma.start, "too many VMAs")
     mm.add_vma(vma)
+
+
+#: pages below a VMA that grows down which nothing is placed in (stack_guard_gap)
+STACK_GUARD_GAP = 256
+
+
+def get_unmapped_area(mm: LiveMM, hint: int, length: int, *, thp_aligned: bool) -> int:
+    """__get_unmapped_area(): where a mapping goes that says no place.
+
+    Parameters
+    ----------
+    mm : LiveMM
+    hint : int
+        It goes there if that is free; 0: none.
+    length : int
+        Bytes, whole pages.
+    thp_aligned : bool
+        Private anonymous memory of whole PMD ranges is aligned to one, if there is room.
+
+    Raises
+    ------
+    Refused
+        ENOMEM.
+    """
+    hint = -(-hint // mm.page_size) * mm.page_size
+    if hint and hint + length <= 1 << mm.machine.va_bits and not _in_the_way(mm, hint, hint + length):
+        return hint
+    if thp_aligned and not hint and not length % mm.pmd_size:
+        found = _top_down(mm, length + mm.pmd_size)
+        if found is not None:
+            # the padding that is not needed stays below
+            return found + (-found % mm.pmd_size or mm.pmd_size)
+    found = _top_down(mm, length)
+    if found is None:
+        raise Refused(errno.ENOMEM, 0, f"no {length:#x} bytes are free below {mm.mmap_base:#x}")
+    return found
+
+
+def _in_the_way(mm: LiveMM, start: int, end: int) -> bool:
+    gap = STACK_GUARD_GAP * mm.page_size
+    return any(vma.start - (gap if vma.flags & b.VM_GROWSDOWN else 0) < end and start < vma.end for vma in mm.vma_list.vmas)
+
+
+def _top_down(mm: LiveMM, length: int) -> int | None:
+    """unmapped_area_topdown(): the highest gap below mmap_base that is large enough, at its top."""
+    gap, high = STACK_GUARD_GAP * mm.page_size, mm.mmap_base
+    for vma in reversed(mm.vma_list.vmas):
+        if vma.start >= high and vma.start >= mm.mmap_base:
+            continue
+        if high - vma.end >= length:
+            return high - length
+        high = min(high, vma.start - (gap if vma.flags & b.VM_GROWSDOWN else 0))
+    return high - length if high - length >= mm.page_size else None
+
+
+def do_mmap_free(mm: LiveMM, hint: int, length: int, prot: int, what: dict[str, Any]) -> int:
+    """mmap(2) without MAP_FIXED; returns where it is."""
+    size = -(-length // mm.page_size) * mm.page_size
+    if not size:
+        raise Refused(errno.EINVAL, hint, "length=0 is nothing")
+    plain = not what.get("shared") and not what.get("file")
+    at = get_unmapped_area(mm, hint, size, thp_aligned=plain)
+    do_mmap(mm, mm.vma_of(at, size, prot, **what), replace_old=False)
+    return at
 
 
 def do_brk(mm: LiveMM, brk: int) -> int:

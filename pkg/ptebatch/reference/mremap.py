@@ -14,7 +14,7 @@ from .. import bits as b
 from . import pte as p
 from .huge_memory import split_huge_pmd
 from .mlock import populate_vma
-from .mmap import unmap_range
+from .mmap import get_unmapped_area, unmap_range
 from .mprotect import Refused
 
 if TYPE_CHECKING:
@@ -45,12 +45,15 @@ def do_mremap(mm: LiveMM, start: int, old_length: int, new_length: int, flags: i
             raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP keeps the length")
         if start < new_start + new and new_start < start + old:
             raise Refused(errno.EINVAL, new_start, "the old and the new range overlap")
-        if not flags & MREMAP_FIXED:
-            raise Refused(errno.EINVAL, start, "MREMAP_DONTUNMAP without MREMAP_FIXED is not modelled")
-        if old == new and mm.machine.mremap_many:
+        if old == new and mm.machine.mremap_many and flags & MREMAP_FIXED:
             return _move_all(mm, start, start + old, flags, new_start)
-    _check(mm, start, old, new, moves=bool(flags & MREMAP_FIXED))
-    if flags & MREMAP_FIXED:
+    _check(mm, start, old, new, moves=bool(flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)))
+    if flags & MREMAP_DONTUNMAP and not flags & MREMAP_FIXED:
+        vma = mm.vma_at(start)
+        assert vma is not None
+        # the new start is a hint
+        new_start = get_unmapped_area(mm, new_start, new, thp_aligned=vma.anonymous)
+    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
         return _move(mm, start, old, new, flags, new_start)
     if new <= old:
         if new < old:
@@ -103,7 +106,9 @@ def _grow(mm: LiveMM, start: int, old: int, new: int, flags: int) -> int:
         return start
     if not flags & MREMAP_MAYMOVE:
         raise Refused(errno.ENOMEM, start, f"[{start + old:#x}, {end:#x}) is not free")
-    raise Refused(errno.ENOMEM, start, "the mapping must move to a free place, whose choice is not modelled; give MREMAP_FIXED")
+    # a longer one is mapped anew, and what is mapped moves there
+    plain = vma.anonymous
+    return _move(mm, start, old, new, flags, get_unmapped_area(mm, 0, new, thp_aligned=plain))
 
 
 def _move(mm: LiveMM, start: int, old: int, new: int, flags: int, new_start: int) -> int:
