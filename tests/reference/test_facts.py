@@ -20,7 +20,7 @@ import pytest
 
 from ptebatch import bits as b
 from ptebatch.base.access import access
-from ptebatch.errors import MachineError, SyscallError
+from ptebatch.errors import LayoutError, MachineError, SyscallError
 from ptebatch.machine import Machine
 from ptebatch.reference import madvise as m
 from ptebatch.reference.fault import Signal
@@ -134,6 +134,31 @@ FACTS = (
     Fact("advise nothing that is known", MAP4, c("madvise", 0, 4, 4711), EINVAL, MAN + "madvise"),
     Fact("advise, not aligned", MAP4, ("madvise", 1, PAGE, 4), EINVAL, MAN + "madvise"),
     Fact("discard what is locked", (*MAP4, c("mlock", 0, 4)), c("madvise", 0, 4, m.MADV_DONTNEED), EINVAL, MAN + "madvise"),
+    Fact("discard what is locked, and mean it", (*MAP4, c("mlock", 0, 4)), c("madvise", 0, 4, 24), OK, MAN + "madvise"),
+    Fact(
+        "say how it is read",
+        MAP4,
+        c("madvise", 1, 1, m.MADV_RANDOM),
+        OK,
+        MAN + "madvise",
+        ((0, 1, "rw"), (1, 1, "rw"), (2, 2, "rw")),
+    ),
+    Fact(
+        "take it back",
+        (*MAP4, c("madvise", 1, 1, m.MADV_SEQUENTIAL)),
+        c("madvise", 0, 4, m.MADV_NORMAL),
+        OK,
+        MAN + "madvise",
+        ((0, 4, "rw"),),
+    ),
+    Fact(
+        "leave it out of dumps",
+        MAP4,
+        c("madvise", 2, 2, m.MADV_DONTDUMP),
+        OK,
+        MAN + "madvise",
+        ((0, 2, "rw"), (2, 2, "rw")),
+    ),
     Fact("free what is shared", (c("shared", 0, 4, RW),), c("madvise", 0, 4, m.MADV_FREE), EINVAL, MAN + "madvise"),
     Fact("wipe what is shared", (c("shared", 0, 4, RW),), c("madvise", 0, 4, m.MADV_WIPEONFORK), EINVAL, MAN + "madvise"),
     Fact("populate a hole", GAP, c("madvise", 0, 4, m.MADV_POPULATE_READ), ENOMEM, SELF + "madv_populate"),
@@ -330,6 +355,19 @@ def test_a_kernel_that_nobody_knows_is_not_asked(monkeypatch):
     assert machine.kernel == "7.3" and "is not modelled" in notes[0]
     with pytest.raises(MachineError):
         Machine("5.4")
+
+
+@pytest.mark.parametrize("advice", [3, 9, 12, 13, 21, 100, 101])
+def test_what_only_the_kernel_knows_is_refused_by_name_not_with_an_errno(advice):
+    mm = LiveMM.make(Machine())
+    mm.mmap(BASE, PAGE, RW)
+    with pytest.raises(LayoutError, match=r"MADV_[A-Z_]+ is not modelled"):
+        mm.madvise(BASE, PAGE, advice)
+    mm.mmap(BASE + 4 * PAGE, PAGE, RW, shared=True)
+    with pytest.raises(LayoutError, match="old length of 0"):
+        mm.mremap(BASE + 4 * PAGE, 0, PAGE, 1)
+    with pytest.raises(SyscallError, match="private"):
+        mm.mremap(BASE, 0, PAGE, 1)
 
 
 def _brk_of_kernel() -> list[int]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import bits as b
+from ..errors import LayoutError
 from . import pte as p
 from .collapse import collapse
 from .fault import Signal, access, anon_vma_prepare
@@ -23,23 +24,34 @@ from .vma import RefVma
 if TYPE_CHECKING:
     from .live import LiveMM
 
+MADV_NORMAL = 0
+MADV_RANDOM = 1
+MADV_SEQUENTIAL = 2
 MADV_DONTNEED = 4
 MADV_FREE = 8
 MADV_DONTFORK = 10
 MADV_DOFORK = 11
 MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
+MADV_DONTDUMP = 16
+MADV_DODUMP = 17
 MADV_WIPEONFORK = 18
 MADV_KEEPONFORK = 19
 MADV_COLD = 20
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
+MADV_DONTNEED_LOCKED = 24
 MADV_COLLAPSE = 25
 MADV_GUARD_INSTALL = 102
 MADV_GUARD_REMOVE = 103
 
 #: advice -> flags of a VMA that it sets, and those that it clears
 _FLAGS = {
+    MADV_NORMAL: (0, b.VM_SEQ_READ | b.VM_RAND_READ),
+    MADV_RANDOM: (b.VM_RAND_READ, b.VM_SEQ_READ),
+    MADV_SEQUENTIAL: (b.VM_SEQ_READ, b.VM_RAND_READ),
+    MADV_DONTDUMP: (b.VM_DONTDUMP, 0),
+    MADV_DODUMP: (0, b.VM_DONTDUMP),
     MADV_DONTFORK: (b.VM_DONTCOPY, 0),
     MADV_DOFORK: (0, b.VM_DONTCOPY),
     MADV_HUGEPAGE: (b.VM_HUGEPAGE, b.VM_NOHUGEPAGE),
@@ -47,10 +59,25 @@ _FLAGS = {
     MADV_WIPEONFORK: (b.VM_WIPEONFORK, 0),
     MADV_KEEPONFORK: (0, b.VM_WIPEONFORK),
 }
-
+#: flags of a VMA that an advice is refused for (6.12; later kernels refuse DOFORK for more that is no memory)
+_NEVER = {
+    MADV_DOFORK: b.VM_IO,
+    MADV_DODUMP: b.VM_IO | b.VM_DONTEXPAND | b.VM_PFNMAP | b.VM_MIXEDMAP | b.VM_DROPPABLE,
+    MADV_KEEPONFORK: b.VM_DROPPABLE,
+}
+#: advice that kernels know and the model does not
+_NOT_MODELLED = {
+    3: "MADV_WILLNEED",
+    9: "MADV_REMOVE",
+    12: "MADV_MERGEABLE",
+    13: "MADV_UNMERGEABLE",
+    21: "MADV_PAGEOUT",
+    100: "MADV_HWPOISON",
+    101: "MADV_SOFT_OFFLINE",
+}
 
 #: advice after which what was there is gone
-_DISCARDS = frozenset({MADV_FREE, MADV_DONTNEED, MADV_DONTFORK, MADV_WIPEONFORK, MADV_GUARD_INSTALL})
+_DISCARDS = frozenset({MADV_FREE, MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_DONTFORK, MADV_WIPEONFORK, MADV_GUARD_INSTALL})
 
 
 def do_madvise(mm: LiveMM, start: int, length: int, advice: int) -> None:
@@ -61,10 +88,14 @@ def do_madvise(mm: LiveMM, start: int, length: int, advice: int) -> None:
     Refused
         EINVAL: advice that is unknown or not for this memory; EPERM: sealed memory would lose
         what it holds; ENOMEM: holes, of which those behind were dealt with.
+    LayoutError
+        Advice that the kernel knows and the model does not.
     """
+    if advice in _NOT_MODELLED:
+        raise LayoutError(f"{_NOT_MODELLED[advice]} is not modelled; leave the call out")
     acts = _ACTIONS.get(advice)
     if acts is None and advice not in _FLAGS and advice not in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
-        raise Refused(errno.EINVAL, start, f"advice={advice} is not modelled; known: {', '.join(map(str, sorted(KNOWN)))}")
+        raise Refused(errno.EINVAL, start, f"advice={advice} is unknown; known: {', '.join(map(str, sorted(KNOWN)))}")
     if advice in (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE) and not mm.machine.guard_markers:
         raise Refused(errno.EINVAL, start, f"{mm.machine.kernel} has no guard markers")
     end = page_range(mm, start, length)
@@ -79,6 +110,8 @@ def do_madvise(mm: LiveMM, start: int, length: int, advice: int) -> None:
             raise Refused(errno.EPERM, low, f"VMA {vma.start:#x} is sealed and may not be written")
         if advice == MADV_WIPEONFORK and not vma.anonymous:
             raise Refused(errno.EINVAL, low, f"VMA {vma.start:#x} is not anonymous")
+        if advice in _NEVER and vma.flags & _NEVER[advice]:
+            raise Refused(errno.EINVAL, low, f"VMA {vma.start:#x} is no plain memory: flags={vma.flags:#x}")
         if acts is not None:
             acts(mm, vma, low, high)
         else:
@@ -98,6 +131,12 @@ def _advised(on: int, off: int) -> Callable[[RefVma], int]:
 def _dontneed(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
     if vma.flags & (b.VM_LOCKED | b.VM_HUGETLB | b.VM_PFNMAP):
         raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is locked or no memory")
+    _dontneed_locked(mm, vma, start, end)
+
+
+def _dontneed_locked(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
+    if vma.flags & (b.VM_HUGETLB | b.VM_PFNMAP):
+        raise Refused(errno.EINVAL, start, f"VMA {vma.start:#x} is no memory")
     Unmap(mm, keep_markers=True, reclaim=True).vma(start, end)
 
 
@@ -244,6 +283,7 @@ def _collapse(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
 
 _ACTIONS: dict[int, Callable[[LiveMM, RefVma, int, int], None]] = {
     MADV_DONTNEED: _dontneed,
+    MADV_DONTNEED_LOCKED: _dontneed_locked,
     MADV_FREE: _free,
     MADV_COLD: _cold,
     MADV_COLLAPSE: _collapse,

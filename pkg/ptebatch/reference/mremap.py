@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import bits as b
+from ..errors import LayoutError
 from . import pte as p
 from .huge_memory import split_huge_pmd
 from .mlock import populate_vma
@@ -72,7 +73,9 @@ def _check(mm: LiveMM, start: int, old: int, new: int, *, moves: bool) -> None:
     if not moves and new <= old:
         return
     if not old:
-        raise Refused(errno.EINVAL, start, "an old length of 0 doubles shared memory, which is not modelled; give a length")
+        if not vma.flags & (b.VM_SHARED | b.VM_MAYSHARE):
+            raise Refused(errno.EINVAL, start, f"an old length of 0 is for shared memory, and VMA {vma.start:#x} is private")
+        raise LayoutError("an old length of 0 doubles shared memory, which is not modelled; give a length")
     # of a range that shrinks only what is left must lie in one VMA
     if min(old, new) > vma.end - start:
         raise Refused(errno.EFAULT, start, f"[{start:#x}, {start + min(old, new):#x}) is not in one VMA")
