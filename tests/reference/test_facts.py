@@ -25,6 +25,7 @@ from ptebatch.machine import Machine
 from ptebatch.reference import madvise as m
 from ptebatch.reference.fault import Signal
 from ptebatch.reference.live import LiveMM
+from ptebatch.reference.mmap import VM_OF_MAP_STACK
 from ptebatch.verify.host import host_machine
 
 BASE = 1 << 40
@@ -368,6 +369,19 @@ def test_what_only_the_kernel_knows_is_refused_by_name_not_with_an_errno(advice)
         mm.mremap(BASE + 4 * PAGE, 0, PAGE, 1)
     with pytest.raises(SyscallError, match="private"):
         mm.mremap(BASE, 0, PAGE, 1)
+
+
+def _flags_of_a_stack() -> list[str]:
+    function = _libc.mmap
+    function.restype = ctypes.c_long
+    at = function(*(ctypes.c_long(arg) for arg in (BASE, PAGE, RW, 0x20032, -1, 0)))
+    with open("/proc/self/smaps") as smaps:
+        text = smaps.read().split(f"{at:x}-", 1)[1]
+    return text.split("VmFlags:", 1)[1].split("\n", 1)[0].split()
+
+
+def test_what_is_mapped_as_a_stack_takes_no_huge_pages_on_the_running_kernel(host):
+    assert ("nh" in _of_a_child(_flags_of_a_stack)) == bool(VM_OF_MAP_STACK & b.VM_NOHUGEPAGE)
 
 
 def _brk_of_kernel() -> list[int]:

@@ -83,9 +83,16 @@ def test_pages_that_a_child_gives_back_are_not_copied():
 
 def test_a_guard_that_comes_late_leaves_stacks_resident():
     early, late = (
-        run_workload(f"thread-stacks,size=2M,rounds=1,threads=2,late={late}", Machine(), 2 << 20).rounds[-1] for late in (0, 1)
+        run_workload(f"thread-stacks,size=2M,rounds=1,threads=2,plain=1,late={late}", Machine(), 2 << 20).rounds[-1]
+        for late in (0, 1)
     )
     assert (early.mapped, late.mapped) == (32, 1024)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_what_is_mapped_as_a_stack_has_no_large_folios(late):
+    stacks = run_workload(f"thread-stacks,size=2M,rounds=1,threads=2,late={late}", Machine(), 2 << 20)
+    assert stacks.rounds[-1].mapped == 32 and stacks.counters["faults"] == 32
 
 
 def test_without_contpte_nothing_is_folded():

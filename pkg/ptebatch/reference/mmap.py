@@ -50,6 +50,10 @@ def do_mmap(mm: LiveMM, vma: RefVma, *, replace_old: bool) -> None:
 STACK_GUARD_GAP = 256
 
 
+#: what MAP_STACK makes of a VMA (calc_vm_flag_bits(), since 6.7, with THP): stacks have no large folios
+VM_OF_MAP_STACK = b.VM_NOHUGEPAGE
+
+
 def get_unmapped_area(mm: LiveMM, hint: int, length: int, *, thp_aligned: bool) -> int:
     """__get_unmapped_area(): where a mapping goes that says no place.
 

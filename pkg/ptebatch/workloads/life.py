@@ -142,7 +142,7 @@ class Life:
 
     # Memory
 
-    def map(self, size: int, prot: int = b.PROT_READ | b.PROT_WRITE, *, written: bool = True) -> int:
+    def map(self, size: int, prot: int = b.PROT_READ | b.PROT_WRITE, *, written: bool = True, vm_flags: int = 0) -> int:
         """Map memory, aligned to the largest folio, and write all of it; this is not counted.
 
         Returns
@@ -152,7 +152,7 @@ class Life:
         """
         start = self._next
         self._next += -(-size // self.mm.pmd_size) * self.mm.pmd_size + self.mm.pmd_size
-        self.mm.mmap(start, size, prot | (b.PROT_WRITE if written else 0))
+        self.mm.mmap(start, size, prot | (b.PROT_WRITE if written else 0), vm_flags=vm_flags)
         if written:
             for addr in range(start, start + size, self.page):
                 self.mm.touch(addr, write=True)

@@ -19,6 +19,7 @@ from ..reference import madvise as m
 from ..reference.fault import Signal
 from ..reference.filemap import Inode
 from ..reference.live import LiveMM, Thp
+from ..reference.mmap import VM_OF_MAP_STACK
 from ..reference.mremap import MREMAP_FIXED, MREMAP_MAYMOVE
 from .life import standing, tlbi_of
 from .strace import Traced, Unread
@@ -36,15 +37,12 @@ MOST = 4096
 
 _PROT = {"PROT_NONE": 0, "PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4}
 _ADVICE = {name: value for name, value in vars(m).items() if name.startswith("MADV_")}
+#: flags of mmap(2) -> flags of the VMA
+_VM_FLAGS = {"MAP_NORESERVE": b.VM_NORESERVE, "MAP_STACK": VM_OF_MAP_STACK, "MAP_GROWSDOWN": b.VM_GROWSDOWN}
 #: advice that changes nothing of page tables or VMAs that is modelled
 _WITHOUT_EFFECT = frozenset(
     [
-        "MADV_NORMAL",
-        "MADV_RANDOM",
-        "MADV_SEQUENTIAL",
         "MADV_WILLNEED",
-        "MADV_DONTDUMP",
-        "MADV_DODUMP",
         "MADV_MERGEABLE",
         "MADV_UNMERGEABLE",
     ]
@@ -240,10 +238,10 @@ class _Replay:
                 if inode.folio_at(index) is None:
                     inode.allocate(index, frozenset())
             what = {"file": number + 1, "pgoff": first}
-        if "MAP_NORESERVE" in flags:
-            what["vm_flags"] = b.VM_NORESERVE
-        if "MAP_HUGETLB" in flags:
-            raise LayoutError("MAP_HUGETLB is not modelled; record the program without it")
+        for flag in ("MAP_HUGETLB", "MAP_LOCKED", "MAP_DROPPABLE"):
+            if flag in flags:
+                raise LayoutError(f"{flag} is not modelled; record the program without it")
+        what["vm_flags"] = sum(vm_flag for flag, vm_flag in _VM_FLAGS.items() if flag in flags)
         self.counted(cost, mm.mmap_fixed(call.ret, size, prot, shared=shared, **what).counters)
         if "MAP_POPULATE" in flags or (prot & b.PROT_WRITE and not shared):
             self.touched(mm, call.ret, size)

@@ -56,6 +56,7 @@ _ROWS = (
         256 << 10,
         2,
         threads=Parameter(16, "stacks"),
+        plain=Parameter(0, "1: mapped without MAP_STACK, which keeps large folios away", least=0),
         late=Parameter(0, "1: the guard is set behind the touches", least=0),
     ),
     _row("checkpoint", runtimes.checkpoint, 4 << 20, 3, written=_share(10, "written")),

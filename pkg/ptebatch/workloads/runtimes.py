@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import bits as b
 from ..reference import madvise as m
+from ..reference.mmap import VM_OF_MAP_STACK
 from ..reference.userfaultfd import UFFDIO_WRITEPROTECT_MODE_WP
 from .life import Life
 
@@ -56,13 +57,13 @@ def gc_barrier(life: Life, size: int, rounds: int, written: int) -> None:
         life.end_round()
 
 
-def thread_stacks(life: Life, size: int, rounds: int, threads: int, late: int) -> None:
-    """Stacks of threads with a guard page: mapped, touched from the top down, given back; late=1 sets the guard last."""
+def thread_stacks(life: Life, size: int, rounds: int, threads: int, late: int, plain: int) -> None:
+    """Stacks of threads with a guard page: mapped with MAP_STACK (plain=1: without), touched from the top, given back."""
     life.end_round()
     for _ in range(rounds):
         stacks = []
         for _ in range(threads):
-            start = life.map(size, written=False)
+            start = life.map(size, written=False, vm_flags=0 if plain else VM_OF_MAP_STACK)
             life.calls["mmap"] += 1
             if not late:
                 life.mprotect(start, life.page, b.PROT_NONE)
