@@ -293,6 +293,7 @@ class _Replay:
         if call.name == "vfork" or any("CLONE_VM" in arg for arg in call.args):
             self.mms[call.ret] = mm
             return
+        self.out.assumed["nobody writes what is mapped before a fork again: copies after it are not in the counts"] += 1
         child = mm.fork()
         self.counted(cost, mm.counters)
         self.mms[call.ret] = child
