@@ -61,6 +61,7 @@ def c(name: str, first: float, pages: float, arg: int = 0) -> Call:
 
 
 MAP4 = (c("mmap", 0, 4, RW),)
+STACK = (c("stack", 1000, 4, RW),)
 SEALED = (*MAP4, c("mseal", 1, 2))
 GAP = (c("mmap", 0, 1, RW), c("mmap", 3, 1, RW))
 GUARDS = (*MAP4, c("write", 1, 1, 7), c("madvise", 1, 2, m.MADV_GUARD_INSTALL))
@@ -226,6 +227,36 @@ FACTS = (
         SELF + "merge",
         ((0, 2, "rw"), (2, 2, "rw")),
     ),
+    # what grows down
+    Fact("grow a stack", STACK, c("write", 900, 1, 1), OK, MAN + "mmap MAP_GROWSDOWN", ((900, 104, "rw"),)),
+    Fact("by a read", STACK, c("read", 999, 1), OK, MAN + "mmap MAP_GROWSDOWN", ((999, 5, "rw"),)),
+    Fact(
+        "as far as the gap",
+        (c("mmap", 0, 1, R), *STACK),
+        c("write", 257, 1, 1),
+        OK,
+        MAN + "mmap MAP_GROWSDOWN",
+        ((0, 1, "r-"), (257, 747, "rw")),
+    ),
+    Fact(
+        "into the gap",
+        (c("mmap", 0, 1, R), *STACK),
+        c("write", 256, 1, 1),
+        -11,
+        MAN + "mmap MAP_GROWSDOWN",
+        ((0, 1, "r-"), (1000, 4, "rw")),
+    ),
+    Fact("over a guard", (c("mmap", 0, 1), *STACK), c("write", 1, 1, 1), OK, "mm/vma.c", ((0, 1, "--"), (1, 1003, "rw"))),
+    Fact(
+        "it grows, and may not be written",
+        (*STACK, c("mprotect", 1000, 4, R)),
+        c("write", 990, 1, 1),
+        -11,
+        "mm/vma.c",
+        ((990, 14, "r-"),),
+    ),
+    Fact("what does not grow", (c("mmap", 1000, 4, RW),), c("write", 999, 1, 1), -11, MAN + "mmap", ((1000, 4, "rw"),)),
+    Fact("populate does not grow it", STACK, c("madvise", 999, 1, m.MADV_POPULATE_WRITE), ENOMEM, "mm/gup.c", ((1000, 4, "rw"),)),
     Fact("write where none may", (c("mmap", 0, 4, R),), c("write", 0, 1, 1), -11, "LTP mprotect03"),
     Fact("read where none may", (c("mmap", 0, 4),), c("read", 0, 1), -11, "LTP mprotect04 a"),
 )
@@ -245,8 +276,9 @@ class OnModel:
         mm, at, to = self.mm, BASE + first, BASE + arg * PAGE
         size &= (1 << 64) - 1
         try:
-            if name in ("mmap", "shared"):
-                mm.mmap_fixed(at, size, arg, shared=name == "shared")
+            if name in ("mmap", "shared", "stack"):
+                grows = b.VM_GROWSDOWN if name == "stack" else 0
+                mm.mmap_fixed(at, size, arg, shared=name == "shared", vm_flags=grows)
             elif name in ("mprotect", "madvise"):
                 getattr(mm, name)(at, size, arg)
             elif name in ("munmap", "mlock", "mseal"):
@@ -297,8 +329,8 @@ def _system(name: str, *args: int) -> int:
 def on_kernel(call: Call) -> int:
     name, first, size, arg = call
     at = BASE + first
-    if name in ("mmap", "shared"):
-        return _system("mmap", at, size, arg, (1 if name == "shared" else 2) | 0x10 | 0x20, -1, 0)
+    if name in ("mmap", "shared", "stack"):
+        return _system("mmap", at, size, arg, (1 if name == "shared" else 2) | 0x30 | (0x100 if name == "stack" else 0), -1, 0)
     if name == "mremap":
         return _system("mremap", at, size, size, 3, BASE + arg * PAGE)
     if name == "resize":
@@ -337,7 +369,7 @@ def test_the_running_kernel_does_what_is_said(host, fact):
                 for line in maps:
                     where, perms = line.split()[:2]
                     start, end = (int(part, 16) for part in where.split("-"))
-                    if BASE <= start < BASE + 64 * PAGE:
+                    if BASE <= start < BASE + 1024 * PAGE:
                         vmas.append(((start - BASE) // PAGE, (end - start) // PAGE, perms[:2]))
             os.write(writing, repr((got, tuple(vmas))).encode())
         finally:
@@ -369,6 +401,18 @@ def test_what_only_the_kernel_knows_is_refused_by_name_not_with_an_errno(advice)
         mm.mremap(BASE + 4 * PAGE, 0, PAGE, 1)
     with pytest.raises(SyscallError, match="private"):
         mm.mremap(BASE, 0, PAGE, 1)
+
+
+def test_a_stack_grows_to_its_limit():
+    mm = LiveMM(Machine(), stack_limit=8 * PAGE)
+    mm.mmap(BASE, 4 * PAGE, RW, vm_flags=b.VM_GROWSDOWN)
+    mm.touch(BASE - 4 * PAGE, write=True)
+    with pytest.raises(Signal, match="SIGSEGV"):
+        mm.touch(BASE - 5 * PAGE, write=True)
+    assert [(vma.start - BASE) // PAGE for vma in mm.vmas()] == [-4]
+    child = mm.fork()
+    with pytest.raises(Signal, match="SIGSEGV"):
+        child.touch(BASE - 5 * PAGE, write=True)
 
 
 def _flags_of_a_stack() -> list[str]:

@@ -16,7 +16,7 @@ from . import pte as p
 from .filemap import Inode, around
 from .huge_memory import as_pte, huge_folio, mk_pmd, split_huge_pmd
 from .mmu import Folio
-from .vma import RefVma
+from .vma import STACK_GUARD_GAP, RefVma
 
 if TYPE_CHECKING:
     from .live import LiveMM
@@ -39,7 +39,7 @@ def access(mm: LiveMM, addr: int, *, write: bool) -> None:
     Raises
     ------
     Signal
-        SIGSEGV or SIGBUS; nothing is changed by what raised it.
+        SIGSEGV or SIGBUS; nothing is changed by what raised it, but that a stack may have grown.
     """
     addr -= addr % mm.page_size
     for _ in range(_TRIES):
@@ -86,7 +86,7 @@ def handle_mm_fault(mm: LiveMM, addr: int, *, write: bool) -> None:
     ------
     Signal
     """
-    vma = mm.vma_at(addr)
+    vma = mm.vma_at(addr) or expand_stack(mm, addr)
     wanted = b.VM_WRITE if write else b.VM_READ | b.VM_WRITE
     if vma is None or not vma.flags & wanted:
         raise Signal(signal.SIGSEGV)
@@ -143,6 +143,23 @@ def _set_access_flags(mm: LiveMM, addr: int, entry: int, *, write: bool) -> None
 
 
 # ---- anonymous memory ----
+
+
+def expand_stack(mm: LiveMM, addr: int) -> RefVma | None:
+    """expand_downwards(): the VMA above grows down to the page, if it is one that does, and may (mm/vma.c)."""
+    above = next((vma for vma in mm.vma_list.vmas if vma.start > addr), None)
+    if above is None or not above.flags & b.VM_GROWSDOWN:
+        return None
+    below = next((vma for vma in reversed(mm.vma_list.vmas) if vma.end <= addr), None)
+    if below is not None and below.flags & (b.VM_READ | b.VM_WRITE | b.VM_EXEC) and not below.flags & b.VM_GROWSDOWN:
+        free = addr - below.end
+        if free < STACK_GUARD_GAP * mm.page_size:
+            return None
+    above = anon_vma_prepare(mm, above)
+    grow = (above.start - addr) // mm.page_size
+    if grow > above.pgoff or above.end - addr > mm.stack_limit:
+        return None
+    return mm.vma_list.put(above, replace(above, start=addr, pgoff=above.pgoff - grow))
 
 
 def anon_vma_prepare(mm: LiveMM, vma: RefVma) -> RefVma:

@@ -96,6 +96,8 @@ class LiveMM(RefMM):
         A deferred flush was issued and not waited for: the next walk of a table flushes first.
     mmap_base : int
         Below it mappings are placed that say no place; 0: 128 MiB below the end of the address space.
+    stack_limit : int
+        Bytes that a VMA that grows down becomes at most (RLIMIT_STACK).
     start_brk, brk_end : int
         Where the heap begins, and its end as brk(2) has it.
     files : dict of int to Inode
@@ -109,6 +111,7 @@ class LiveMM(RefMM):
     above: set[tuple[int, int]] = field(default_factory=set)
     flush_pending: bool = False
     mmap_base: int = 0
+    stack_limit: int = 8 << 20
     start_brk: int = 0
     brk_end: int = 0
     files: dict[int, Inode] = field(default_factory=dict)
@@ -452,7 +455,7 @@ class LiveMM(RefMM):
     def fork(self, *, observer: Observer | None = None) -> LiveMM:
         """fork(2): the child's address space; `observer` sees what is done to its tables. `counters` has both sides."""
         child = type(self)(self.machine, frames=self.frames, thp=self.thp, files=self.files, observer=observer)
-        child.mmap_base = self.mmap_base
+        child.mmap_base, child.stack_limit = self.mmap_base, self.stack_limit
         child.start_brk, child.brk_end = self.start_brk, self.brk_end
         child.limits, child.pkeys = replace(self.limits), set(self.pkeys)
         self.run(lambda record: dup_mmap(child, self))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import bits as b
 from .memory import Unmap, copy_page_range, needs_copy
 from .mprotect import Refused
-from .vma import MapCountError, RefVma
+from .vma import STACK_GUARD_GAP, MapCountError, RefVma
 
 if TYPE_CHECKING:
     from .live import LiveMM
@@ -44,10 +44,6 @@ def do_mmap(mm: LiveMM, vma: RefVma, *, replace_old: bool) -> None:
     if len(mm.vma_list.vmas) >= mm.vma_list.map_count_limit:
         raise Refused(errno.ENOMEM, vma.start, "too many VMAs")
     mm.add_vma(vma)
-
-
-#: pages below a VMA that grows down which nothing is placed in (stack_guard_gap)
-STACK_GUARD_GAP = 256
 
 
 #: what MAP_STACK makes of a VMA (calc_vm_flag_bits(), since 6.7, with THP): stacks have no large folios

@@ -16,6 +16,9 @@ from ..machine import Machine
 _ACCESS = b.VM_READ | b.VM_WRITE | b.VM_EXEC
 _SPECIAL = b.VM_IO | b.VM_DONTEXPAND | b.VM_PFNMAP | b.VM_MIXEDMAP
 
+#: pages below a VMA that grows down which nothing is placed in, and which it does not grow into (stack_guard_gap)
+STACK_GUARD_GAP = 256
+
 
 class MapCountError(Exception):
     """A split would exceed the limit of VMAs."""
