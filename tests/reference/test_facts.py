@@ -415,6 +415,25 @@ def test_a_stack_grows_to_its_limit():
         child.touch(BASE - 5 * PAGE, write=True)
 
 
+def _resident_when_moved() -> list[int]:
+    assert not _system("mmap", BASE, 4 * PAGE, RW, 0x32, -1, 0) and not _system("mlock", BASE, 4 * PAGE)
+    to = BASE + 64 * PAGE
+    assert not _system("mremap", BASE, 4 * PAGE, 8 * PAGE, 3, to)
+    there = (ctypes.c_ubyte * 8)()
+    assert not _libc.mincore(ctypes.c_long(to), ctypes.c_long(8 * PAGE), there)
+    return [each & 1 for each in there]
+
+
+def test_what_is_locked_is_there_when_it_has_moved_and_grown(host):
+    mm = LiveMM(host)
+    mm.mmap(BASE, 4 * PAGE, RW)
+    mm.mlock(BASE, 4 * PAGE)
+    to = BASE + 64 * PAGE
+    mm.mremap(BASE, 4 * PAGE, 8 * PAGE, 3, to)
+    ours = [int(mm.is_there(to + i * PAGE, write=False)) for i in range(8)]
+    assert ours == _of_a_child(_resident_when_moved) == [1] * 8
+
+
 def _flags_of_a_stack() -> list[str]:
     function = _libc.mmap
     function.restype = ctypes.c_long

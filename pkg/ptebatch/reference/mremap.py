@@ -103,9 +103,7 @@ def _grow(mm: LiveMM, start: int, old: int, new: int, flags: int) -> int:
         locked = vma.flags & b.VM_LOCKED
         mm.vma_list.grow(vma, end)
         if locked:
-            # what cannot be populated faults later
-            with suppress(Refused):
-                populate_vma(mm, start + old, end)
+            _populate(mm, start + old, end)
         return start
     if not flags & MREMAP_MAYMOVE:
         raise Refused(errno.ENOMEM, start, f"[{start + old:#x}, {end:#x}) is not free")
@@ -133,7 +131,15 @@ def _move(mm: LiveMM, start: int, old: int, new: int, flags: int, new_start: int
         _left_behind(mm, start, end)
     else:
         unmap_range(mm, start, end)
+    if vma.flags & b.VM_LOCKED and new > old:
+        _populate(mm, new_start + old, new_start + new)
     return new_start
+
+
+def _populate(mm: LiveMM, start: int, end: int) -> None:
+    """mm_populate(): what cannot be populated faults later."""
+    with suppress(Refused):
+        populate_vma(mm, start, end)
 
 
 def _left_behind(mm: LiveMM, start: int, end: int) -> None:
