@@ -102,6 +102,11 @@ class Model:
 #: number by which VMAs name the file
 FILE = 1
 
+
+def _move(mm: LiveMM, start: int, size: int, op: Op) -> object:
+    return mm.mremap(start, size, op.new_nr * mm.page_size, MREMAP_MAYMOVE | MREMAP_FIXED, BASE + op.arg * mm.page_size)
+
+
 _CALLS: Mapping[str, Callable[[LiveMM, int, int, Op], object]] = {
     "mmap": lambda mm, start, size, op: mm.mmap_fixed(start, size, op.arg, shared=op.shared),
     "mapfile": lambda mm, start, size, op: mm.mmap_fixed(start, size, op.arg, shared=op.shared, file=FILE, pgoff=op.first),
@@ -111,9 +116,9 @@ _CALLS: Mapping[str, Callable[[LiveMM, int, int, Op], object]] = {
     "munmap": lambda mm, start, size, op: mm.munmap(start, size),
     "mprotect": lambda mm, start, size, op: mm.mprotect(start, size, op.arg),
     "madvise": lambda mm, start, size, op: mm.madvise(start, size, op.arg),
-    "mremap": lambda mm, start, size, op: mm.mremap(
-        start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, BASE + op.arg * mm.page_size
-    ),
+    "mremap": lambda mm, start, size, op: _move(mm, start, size, op),
+    "mremap_longer": lambda mm, start, size, op: _move(mm, start, size, op),
+    "mremap_shorter": lambda mm, start, size, op: _move(mm, start, size, op),
     "resize": lambda mm, start, size, op: mm.mremap(start, size, op.arg * mm.page_size),
     "mlock": lambda mm, start, size, op: mm.mlock(start, size),
     "munlock": lambda mm, start, size, op: mm.munlock(start, size),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..reference import madvise as m
 
@@ -101,6 +101,11 @@ class Op:
     arg: int = 0
     shared: bool = False
 
+    @property
+    def new_nr(self) -> int:
+        """Pages of what moves, where it moves to."""
+        return {"mremap_longer": self.nr + 3, "mremap_shorter": self.nr // 2 + 1}.get(self.name, self.nr)
+
     def __str__(self) -> str:
         parts = [self.name, f"process {self.who}"]
         if self.name not in ("fork", "exit"):
@@ -162,6 +167,16 @@ def _mremap(name: str) -> Draw:
     return make
 
 
+def _remapped(name: str) -> Draw:
+    move = _mremap(name)
+
+    def make(chance: random.Random, who: int, arena: Arena) -> Op:
+        op = move(chance, who, arena)
+        return replace(op, arg=max(0, min(op.arg, arena.all - op.new_nr)))
+
+    return make
+
+
 def _resize(chance: random.Random, who: int, arena: Arena) -> Op:
     first, nr = _range(chance, arena)
     return Op("resize", who, first, nr, chance.choice((1, nr // 2 + 1, nr + 1, nr + 5)))
@@ -189,6 +204,8 @@ NAMES: Mapping[str, tuple[int, Draw]] = {
     "madvise": (14, _ranged("madvise", *ADVICE.values())),
     "mapfile": (4, _mapfile),
     "mremap": (4, _mremap("mremap")),
+    "mremap_longer": (1, _remapped("mremap_longer")),
+    "mremap_shorter": (1, _remapped("mremap_shorter")),
     "dontunmap": (1, _mremap("dontunmap")),
     "resize": (3, _resize),
     "mlock": (1, _ranged("mlock")),

@@ -74,8 +74,8 @@ def _call(op: Op, children: int) -> str:
         return f"mmap({start}, {size}, {_PROT[op.arg]}, {kind} | MAP_FIXED, file, N({op.first}))"
     if op.name == "dontunmap":
         return f"mremap({start}, {size}, {size}, MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, P({op.arg}))"
-    if op.name == "mremap":
-        return f"mremap({start}, {size}, {size}, MREMAP_MAYMOVE | MREMAP_FIXED, P({op.arg}))"
+    if op.name in ("mremap", "mremap_longer", "mremap_shorter"):
+        return f"mremap({start}, {size}, N({op.new_nr}), MREMAP_MAYMOVE | MREMAP_FIXED, P({op.arg}))"
     if op.name == "resize":
         return f"mremap({start}, {size}, N({op.arg}), 0)"
     if op.name == "mseal":
