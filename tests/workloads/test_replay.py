@@ -107,6 +107,11 @@ def test_what_is_a_stack_gets_none_and_what_cannot_be_modelled_is_named():
     assert "MAP_LOCKED is not modelled" in one("|MAP_LOCKED").unread[0].why
 
 
+@pytest.mark.parametrize("call", ["process_madvise(3, [], 1, MADV_COLD, 0)", "mbind(0x1000, 4096, MPOL_BIND, [0x1], 2, 0)"])
+def test_what_moves_or_ages_memory_is_not_passed_over(call):
+    assert [each.why for each in made(f"{call} = 0\n").unread] == [f"{call.partition('(')[0]}() is not replayed"]
+
+
 def test_what_is_touched_is_what_is_asked_for():
     text = "mmap(NULL, 40960, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x10000000\n"
     assert [made(text, touch=touch).mapped for touch in ("none", "first", "all")] == [0, 1, 10]

@@ -53,7 +53,6 @@ _IGNORED = frozenset(
         "wait4",
         "waitid",
         "exit",
-        "execveat",
         "kill",
         "tgkill",
         "rt_sigreturn",
@@ -68,10 +67,6 @@ _IGNORED = frozenset(
         "membarrier",
         "get_mempolicy",
         "set_mempolicy",
-        "mbind",
-        "move_pages",
-        "migrate_pages",
-        "process_madvise",
     ]
 )
 
@@ -352,6 +347,7 @@ _DO: Mapping[str, _Do] = {
     "clone": _Replay.clone,
     "clone3": _Replay.clone,
     "execve": _Replay.execve,
+    "execveat": _Replay.execve,
     "exit_group": _Replay.exit_group,
     "mlock": _Replay.mlock,
     "mlock2": _Replay.mlock,
