@@ -118,7 +118,7 @@ def test_the_version_is_the_packages(capsys):
         ("compare --size 0", "size '0'"),
         ("compare --size 12Q", "size '12Q'"),
         ("compare --size -4K", "expected one argument"),
-        ("compare --op write", "'write' is unknown"),
+        ("compare --op writes", "'writes' is unknown"),
         ("compare --op ro,", "operation '' is unknown"),
         ("compare --from x", "protection 'x' is unknown"),
         ("compare --pae often", "'often'"),

@@ -8,15 +8,12 @@ a file opened read-only (LTP mprotect01 c), code that is executed (mprotect04 b)
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
+from tests.beside import system
 
 from ptebatch import bits as b
 from ptebatch.base.access import access
@@ -25,7 +22,6 @@ from ptebatch.machine import Machine
 from ptebatch.reference import madvise as m
 from ptebatch.reference.fault import Signal
 from ptebatch.reference.live import LiveMM
-from ptebatch.reference.mmap import VM_OF_MAP_STACK
 from ptebatch.verify.host import host_machine
 
 BASE = 1 << 40
@@ -316,43 +312,23 @@ def test_the_model_does_what_is_said(kernel, fact):
 
 # ---- the running kernel ----
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _system(name: str, *args: int) -> int:
-    function = getattr(_libc, name)
-    function.restype = ctypes.c_long
-    ctypes.set_errno(0)
-    return -ctypes.get_errno() if function(*(ctypes.c_long(arg) for arg in args)) == -1 else 0
-
 
 def on_kernel(call: Call) -> int:
     name, first, size, arg = call
     at = BASE + first
     if name in ("mmap", "shared", "stack"):
-        return _system("mmap", at, size, arg, (1 if name == "shared" else 2) | 0x30 | (0x100 if name == "stack" else 0), -1, 0)
+        return system("mmap", at, size, arg, (1 if name == "shared" else 2) | 0x30 | (0x100 if name == "stack" else 0), -1, 0)
     if name == "mremap":
-        return _system("mremap", at, size, size, 3, BASE + arg * PAGE)
+        return system("mremap", at, size, size, 3, BASE + arg * PAGE)
     if name == "resize":
-        return _system("mremap", at, size, arg * PAGE, 0, 0)
+        return system("mremap", at, size, arg * PAGE, 0, 0)
     if name == "mseal":
-        return _system("syscall", 462, at, size, 0)
+        return system("syscall", 462, at, size, 0)
     if name in ("munmap", "mlock"):
-        return _system(name, at, size)
+        return system(name, at, size)
     if name in ("read", "write"):
         return -access(at, arg if name == "write" else -1)[0]
-    return _system(name, at, size, arg)
-
-
-@pytest.fixture(scope="module")
-def host() -> Machine:
-    """The machine of this host, if its kernel is one that is modelled."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("not Linux")
-    machine, notes = host_machine()
-    if any("is not modelled" in note for note in notes) or machine.page_size != PAGE:
-        pytest.skip(f"the running kernel is not modelled: {notes}")
-    return machine
+    return system(name, at, size, arg)
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.case)
@@ -401,159 +377,3 @@ def test_what_only_the_kernel_knows_is_refused_by_name_not_with_an_errno(advice)
         mm.mremap(BASE + 4 * PAGE, 0, PAGE, 1)
     with pytest.raises(SyscallError, match="private"):
         mm.mremap(BASE, 0, PAGE, 1)
-
-
-def test_a_stack_grows_to_its_limit():
-    mm = LiveMM(Machine(), stack_limit=8 * PAGE)
-    mm.mmap(BASE, 4 * PAGE, RW, vm_flags=b.VM_GROWSDOWN)
-    mm.touch(BASE - 4 * PAGE, write=True)
-    with pytest.raises(Signal, match="SIGSEGV"):
-        mm.touch(BASE - 5 * PAGE, write=True)
-    assert [(vma.start - BASE) // PAGE for vma in mm.vmas()] == [-4]
-    child = mm.fork()
-    with pytest.raises(Signal, match="SIGSEGV"):
-        child.touch(BASE - 5 * PAGE, write=True)
-
-
-def _resident_when_moved() -> list[int]:
-    assert not _system("mmap", BASE, 4 * PAGE, RW, 0x32, -1, 0) and not _system("mlock", BASE, 4 * PAGE)
-    to = BASE + 64 * PAGE
-    assert not _system("mremap", BASE, 4 * PAGE, 8 * PAGE, 3, to)
-    there = (ctypes.c_ubyte * 8)()
-    assert not _libc.mincore(ctypes.c_long(to), ctypes.c_long(8 * PAGE), there)
-    return [each & 1 for each in there]
-
-
-def test_what_is_locked_is_there_when_it_has_moved_and_grown(host):
-    mm = LiveMM(host)
-    mm.mmap(BASE, 4 * PAGE, RW)
-    mm.mlock(BASE, 4 * PAGE)
-    to = BASE + 64 * PAGE
-    mm.mremap(BASE, 4 * PAGE, 8 * PAGE, 3, to)
-    ours = [int(mm.is_there(to + i * PAGE, write=False)) for i in range(8)]
-    assert ours == _of_a_child(_resident_when_moved) == [1] * 8
-
-
-def _flags_of_a_stack() -> list[str]:
-    function = _libc.mmap
-    function.restype = ctypes.c_long
-    at = function(*(ctypes.c_long(arg) for arg in (BASE, PAGE, RW, 0x20032, -1, 0)))
-    with open("/proc/self/smaps") as smaps:
-        text = smaps.read().split(f"{at:x}-", 1)[1]
-    return text.split("VmFlags:", 1)[1].split("\n", 1)[0].split()
-
-
-def test_what_is_mapped_as_a_stack_takes_no_huge_pages_on_the_running_kernel(host):
-    assert ("nh" in _of_a_child(_flags_of_a_stack)) == bool(VM_OF_MAP_STACK & b.VM_NOHUGEPAGE)
-
-
-def _brk_of_kernel() -> list[int]:
-    """How far brk() goes with a mapping three pages behind the end of the heap, in pages; in a child."""
-    _libc.syscall.restype = ctypes.c_long
-    number = {"x86_64": 12, "aarch64": 214}[os.uname().machine]
-
-    def brk(at: int) -> int:
-        return int(_libc.syscall(ctypes.c_long(number), ctypes.c_long(at)))
-
-    begin = -(-brk(0) // PAGE) * PAGE
-    assert brk(begin) == begin
-    assert _system("mmap", begin + 3 * PAGE, PAGE, R, 0x100022, -1, 0) == 0
-    return [(brk(begin + nr * PAGE) - begin) // PAGE for nr in (1, 3, 2, 0, 4)]
-
-
-def _of_a_child(ask: Callable[[], Any]) -> Any:
-    """What `ask` returns in a child of this process."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.write(writing, repr(ask()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answers:
-        theirs = answers.read()
-    os.waitpid(pid, 0)
-    return eval(theirs)
-
-
-def test_a_heap_stops_where_the_running_kernels_does(host):
-    if os.uname().machine not in ("x86_64", "aarch64"):
-        pytest.skip("the number of brk() is not known here")
-    theirs = _of_a_child(_brk_of_kernel)
-    mm = LiveMM.make(host)
-    mm.start_brk = mm.brk_end = BASE
-    mm.mmap(BASE + 3 * PAGE, PAGE, R)
-    assert [(mm.brk(BASE + nr * PAGE).pages - BASE) // PAGE for nr in (1, 3, 2, 0, 4)] == theirs == [1, 1, 2, 0, 0]
-
-
-#: calls that say no place, in pages: (name, which earlier result, first page of it, length, new length or hint)
-PLACES = (
-    ("mmap", 0, 0, 1, 0),
-    ("mmap", 0, 0, 512, 0),
-    ("mmap", 0, 0, 600, 0),
-    ("mmap", 0, 0, 40, 0),
-    ("munmap", 3, 10, 4, 0),
-    ("mmap", 0, 0, 4, 0),
-    ("munmap", 2, 100, 30, 0),
-    ("mmap", 0, 0, 30, 0),
-    ("hint", 1, 512, 3, 0),
-    ("hint", 1, 5, 3, 0),
-    ("mmap", 0, 0, 1024, 0),
-    ("grow", 3, 0, 4, 70),
-    ("grow", 1, 0, 512, 1024),
-    ("dontunmap", 2, 0, 8, 0),
-    ("mmap", 0, 0, 4, 0),
-)
-
-
-def _placed(mmap, munmap, mremap) -> list[int]:
-    """Where the calls of PLACES put things."""
-    got: list[int] = []
-    for name, which, first, nr, new in PLACES:
-        at = got[which] + first * PAGE if got else 0
-        if name == "mmap":
-            got.append(mmap(0, nr * PAGE))
-        elif name == "hint":
-            got.append(mmap(at, nr * PAGE))
-        elif name == "munmap":
-            munmap(at, nr * PAGE)
-            got.append(at)
-        elif name == "grow":
-            got.append(mremap(at, nr * PAGE, new * PAGE, 1))
-        else:
-            got.append(mremap(at, nr * PAGE, nr * PAGE, 5))
-    return got
-
-
-def _places_of_kernel() -> tuple[list[tuple[int, int, bool]], list[int]]:
-    """The mappings of this process, (first, end, grows down), and where it places what says no place."""
-
-    def calls(name):
-        function = getattr(_libc, name)
-        function.restype = ctypes.c_long
-        return lambda *args: int(function(*(ctypes.c_long(arg) for arg in args)))
-
-    mmap, munmap, mremap = (calls(name) for name in ("mmap", "munmap", "mremap"))
-    for _ in range(2):  # the first reading warms up what this needs itself
-        with open("/proc/self/maps", "rb", buffering=0) as maps:
-            text = b"".join(iter(lambda: maps.read(1 << 16), b""))
-        before = [line.split() for line in text.decode().splitlines()]
-    got = _placed(lambda at, size: mmap(at, size, RW, 0x22, -1, 0), munmap, lambda *args: mremap(*args, 0))
-    ranges = [(*(int(part, 16) for part in line[0].split("-")), line[-1] == "[stack]") for line in before]
-    return [(start, end, down) for start, end, down in ranges if end < 1 << 48], got
-
-
-def test_a_mapping_without_a_place_goes_where_the_running_kernel_puts_it(host):
-    mapped, theirs = _of_a_child(_places_of_kernel)
-    # the first ones that were placed, those of the loader, end at mmap_base
-    base = max(end for _, end, _ in mapped if end <= next(start for start, _, down in mapped if down))
-    mm = LiveMM(host, mmap_base=base)
-    for start, end, down in mapped:
-        mm.mmap(start, end - start, NONE, vm_flags=b.VM_GROWSDOWN if down else 0)
-
-    def mremap(at, old, new, flags):
-        return mm.mremap(at, old, new, flags).pages
-
-    ours = _placed(lambda at, size: mm.mmap_free(size, RW, hint=at).pages, mm.munmap, mremap)
-    assert [hex(at) for at in ours] == [hex(at) for at in theirs]

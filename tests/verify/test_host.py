@@ -187,3 +187,28 @@ def test_without_frames_zero_pages_look_like_others(modelled):
     assert host.seen_by(hidden, "aaf.", "a0z.") == "aaf."
     # but nothing else is taken for a zero page
     assert host.seen_by(hidden, "aa..", "a0z.") == "aaz."
+
+
+@pytest.mark.parametrize(("at_work", "differences"), [(True, 0), (False, 1)])
+def test_what_khugepaged_did_meanwhile_is_looked_at_again(monkeypatch, modelled, at_work, differences):
+    times = iter(range(100))
+    ran = []
+
+    def run(ops, host_, arena):
+        ran.append(ops)
+        return 1, host.Difference(list(ops), "pages", "a", "0") if len(ran) == 1 else None
+
+    monkeypatch.setattr(host, "run", run)
+    monkeypatch.setattr(host, "shrink", lambda found, *_: found)
+    monkeypatch.setattr(host, "collapsed", lambda: next(times) if at_work else 0)
+    report = host.verify_host(2, 5, 1)
+    assert (len(report.differences), report.ok) == (differences, not differences)
+    assert any("khugepaged collapsed memory in 1 runs" in note for note in report.notes) == at_work
+
+
+def test_what_differs_every_time_is_told_though_khugepaged_is_at_work(monkeypatch, modelled):
+    times = iter(range(100))
+    monkeypatch.setattr(host, "run", lambda ops, *_: (1, host.Difference(list(ops), "pages", "a", "0")))
+    monkeypatch.setattr(host, "shrink", lambda found, *_: found)
+    monkeypatch.setattr(host, "collapsed", lambda: next(times))
+    assert len(host.verify_host(1, 5, 1).differences) == 1
