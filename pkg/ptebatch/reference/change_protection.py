@@ -171,8 +171,7 @@ class Walk:
 
     def _change_none(self, addr: int) -> None:
         if self._wants_markers():
-            marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_UFFD_WP)
-            self.mm.set_ptes(addr, marker)
+            self.mm.set_ptes(addr, p.make_pte_marker(b.PTE_MARKER_UFFD_WP))
             self.record.pages += 1
 
     def _change_present(self, addr: int, max_nr: int, old: int) -> int:

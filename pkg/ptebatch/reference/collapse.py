@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import bits as b
 from . import pte as p
-from .fault import anon_vma_prepare
-from .huge_memory import mk_pmd
+from .fault import anon_vma_prepare, map_anon_folio_pmd
 from .mprotect import Refused
 from .vma import RefVma
 
@@ -56,19 +55,15 @@ def _one(mm: LiveMM, vma: RefVma, first: int) -> int:
     vma = anon_vma_prepare(mm, vma)
     # pmdp_collapse_flush(): nobody walks the table from here on
     mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=1)
-    addr = first
     for at in pages:
-        if p.pte_present(mm.ptes[at]) and not p.pte_special(mm.ptes[at]):
-            mm.frames.copy_page(new.head + mm.pte_index(at), p.pte_pfn(mm.page_shift, mm.ptes[at]))
+        pfn = mm.mapped_pfn(at)
+        if pfn is not None:
+            mm.frames.copy_page(new.head + mm.pte_index(at), pfn)
+    addr = first
     while addr < first + mm.pmd_size:
         addr += _clear(mm, addr, (first + mm.pmd_size - addr) // mm.page_size) * mm.page_size
     mm.free_table(first)
-    mm.frames.map_entire(new, mm.mm_id)
-    mm.anon_exclusive.add(new.head)
-    word = p.pfn_pte(mm.page_shift, new.head, vma.page_prot)
-    if vma.flags & b.VM_WRITE:
-        word = p.pte_mkwrite(p.pte_mkdirty(word), always=mm.machine.mkwrite_always)
-    mm.pmds[first] = mk_pmd(word)
+    map_anon_folio_pmd(mm, vma, first, new)
     return 0
 
 

@@ -16,7 +16,7 @@ from . import pte as p
 from .filemap import Inode, around
 from .huge_memory import as_pte, huge_folio, mk_pmd, split_huge_pmd
 from .mmu import Folio
-from .vma import STACK_GUARD_GAP, RefVma
+from .vma import STACK_GUARD_GAP, VM_UFFD, RefVma
 
 if TYPE_CHECKING:
     from .live import LiveMM
@@ -109,7 +109,7 @@ def handle_mm_fault(mm: LiveMM, addr: int, *, write: bool) -> None:
     elif not p.pte_present(word):
         _softleaf(word, addr)
     elif p.pte_protnone(word):
-        raise LayoutError(f"the entry at {addr:#x} is a NUMA hint, whose fault is not modelled; change its protection instead")
+        raise _numa_hint(addr)
     elif write and not p.pte_write(word):
         _wp_page(mm, vma, addr, word)
     else:
@@ -117,12 +117,16 @@ def handle_mm_fault(mm: LiveMM, addr: int, *, write: bool) -> None:
         _set_access_flags(mm, addr, p.pte_mkdirty(word) if write else word, write=write)
 
 
+def _numa_hint(addr: int) -> LayoutError:
+    return LayoutError(f"the entry at {addr:#x} is a NUMA hint, whose fault is not modelled; change its protection instead")
+
+
 def _softleaf(word: int, addr: int) -> None:
-    if p.swp_type(word) == b.SWP_TYPE_MASK:
-        if p.swp_offset(word) & b.PTE_MARKER_GUARD:
-            raise Signal(signal.SIGSEGV)
-        if p.swp_offset(word) & b.PTE_MARKER_POISONED:
-            raise Signal(signal.SIGBUS)
+    marker = p.pte_marker(word)
+    if marker & b.PTE_MARKER_GUARD:
+        raise Signal(signal.SIGSEGV)
+    if marker & b.PTE_MARKER_POISONED:
+        raise Signal(signal.SIGBUS)
     raise LayoutError(f"the entry at {addr:#x}, {word:#x}, is neither none nor present, and its fault is not modelled; unmap it")
 
 
@@ -151,9 +155,9 @@ def expand_stack(mm: LiveMM, addr: int) -> RefVma | None:
     if above is None or not above.flags & b.VM_GROWSDOWN:
         return None
     below = next((vma for vma in reversed(mm.vma_list.vmas) if vma.end <= addr), None)
-    if below is not None and below.flags & (b.VM_READ | b.VM_WRITE | b.VM_EXEC) and not below.flags & b.VM_GROWSDOWN:
-        free = addr - below.end
-        if free < STACK_GUARD_GAP * mm.page_size:
+    if below is not None and below.accessible and not below.flags & b.VM_GROWSDOWN:
+        gap = addr - below.end
+        if gap < STACK_GUARD_GAP * mm.page_size:
             return None
     above = anon_vma_prepare(mm, above)
     grow = (above.start - addr) // mm.page_size
@@ -179,8 +183,7 @@ def anon_vma_prepare(mm: LiveMM, vma: RefVma) -> RefVma:
 def _anonymous(mm: LiveMM, vma: RefVma, addr: int, *, write: bool) -> None:
     """do_anonymous_page()."""
     if not write:
-        zero = p.pfn_pte(mm.page_shift, mm.frames.zero_pfn, vma.page_prot)
-        mm.set_ptes(addr, p.pte_mkspecial(zero))
+        mm.set_ptes(addr, mm.zero_pte(vma.page_prot))
         return
     vma = anon_vma_prepare(mm, vma)
     folio, first = _alloc_anon_folio(mm, vma, addr)
@@ -190,7 +193,7 @@ def _anonymous(mm: LiveMM, vma: RefVma, addr: int, *, write: bool) -> None:
 def _alloc_anon_folio(mm: LiveMM, vma: RefVma, addr: int) -> tuple[Folio, int]:
     """alloc_anon_folio(): the largest size that may be, fits the VMA and finds nothing mapped; where it begins."""
     page = mm.page_size
-    orders = () if vma.flags & (b.VM_UFFD_WP | b.VM_UFFD_MISSING | b.VM_UFFD_MINOR) else mm.thp.of(vma.flags)
+    orders = () if vma.flags & VM_UFFD else mm.thp.of(vma.flags)
     for order in sorted(orders, reverse=True):
         size = page << order
         first = addr // size * size
@@ -230,6 +233,11 @@ def _writable(mm: LiveMM, vma: RefVma, pfn: int) -> int:
     return word
 
 
+def _maybe_mkwrite(mm: LiveMM, vma: RefVma, word: int) -> int:
+    """maybe_mkwrite(): writable where the VMA is."""
+    return p.pte_mkwrite(word, always=mm.machine.mkwrite_always) if vma.flags & b.VM_WRITE else word
+
+
 def _huge_fits(mm: LiveMM, vma: RefVma, first: int) -> bool:
     allowed = mm.machine.pmd_order in mm.thp.of(vma.flags)
     return vma.anonymous and allowed and vma.start <= first and first + mm.pmd_size <= vma.end
@@ -249,17 +257,22 @@ def _huge_new(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
     if folio is None:
         return False
     mm.alloc_above(first)
+    map_anon_folio_pmd(mm, vma, first, folio)
+    return True
+
+
+def map_anon_folio_pmd(mm: LiveMM, vma: RefVma, first: int, folio: Folio) -> None:
+    """Map a new folio by one PMD entry, as `map_anon_folio` does by leaf entries."""
     mm.frames.map_entire(folio, mm.mm_id)
     mm.anon_exclusive.add(folio.head)
     mm.pmds[first] = mk_pmd(_writable(mm, vma, folio.head))
-    return True
 
 
 def _huge(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
     """A fault on a PMD entry that maps a folio; False: it has to be split."""
     word = as_pte(mm.pmds[first])
     if p.pte_protnone(word):
-        raise LayoutError(f"the entry at {first:#x} is a NUMA hint, whose fault is not modelled; change its protection instead")
+        raise _numa_hint(first)
     folio = huge_folio(mm, word)
     if write and folio is None:
         return _huge_zero_write(mm, vma, first)
@@ -269,8 +282,7 @@ def _huge(mm: LiveMM, vma: RefVma, first: int, *, write: bool) -> bool:
                 return False
             mm.anon_exclusive.add(folio.head)
         mm.count("wp_page_reuse")
-        if vma.flags & b.VM_WRITE:
-            word = p.pte_mkwrite(p.pte_mkdirty(word), always=mm.machine.mkwrite_always)
+        word = _maybe_mkwrite(mm, vma, word)
     word = p.pte_mkyoung(word)
     mm.pmds[first] = mk_pmd(p.pte_mkdirty(word) if write else word)
     if write and mm.machine.wp_flush_by_size:
@@ -287,10 +299,8 @@ def _huge_zero_write(mm: LiveMM, vma: RefVma, first: int) -> bool:
     folio = mm.frames.alloc(mm.machine.pmd_order) if mm.machine.huge_zero_wp else None
     if folio is None:
         return False
-    mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
-    mm.frames.map_entire(folio, mm.mm_id)
-    mm.anon_exclusive.add(folio.head)
-    mm.pmds[first] = mk_pmd(_writable(mm, vma, folio.head))
+    mm.flush_pmd(first)
+    map_anon_folio_pmd(mm, vma, first, folio)
     return True
 
 
@@ -327,9 +337,7 @@ def can_reuse(mm: LiveMM, folio: Folio) -> bool:
 
 def _reuse(mm: LiveMM, vma: RefVma, addr: int, word: int) -> None:
     mm.count("wp_page_reuse")
-    entry = p.pte_mkdirty(p.pte_mkyoung(word))
-    if vma.flags & b.VM_WRITE:
-        entry = p.pte_mkwrite(entry, always=mm.machine.mkwrite_always)
+    entry = _maybe_mkwrite(mm, vma, p.pte_mkdirty(p.pte_mkyoung(word)))
     _set_access_flags(mm, addr, entry, write=True)
 
 

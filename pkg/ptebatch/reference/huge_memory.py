@@ -58,7 +58,7 @@ def split_huge_pmd(mm: LiveMM, first: int) -> None:
     if folio is None:
         _split_huge_zero(mm, first, word)
         return
-    new = _like(mm, first, word)
+    new = _remapped(mm, first, word)
     exclusive = folio.head in mm.anon_exclusive
     mm.frames.unmap_entire(folio, mm.mm_id)
     mm.frames.map_pages(folio, folio.head, folio.nr, mm.mm_id)
@@ -73,7 +73,7 @@ def split_huge_pmd(mm: LiveMM, first: int) -> None:
 def _split_huge_zero(mm: LiveMM, first: int, word: int) -> None:
     """__split_huge_zero_page_pmd(): the small zero page, entry by entry."""
     mm.populate_table(first)
-    new = p.pte_mkspecial(p.pfn_pte(mm.page_shift, mm.frames.zero_pfn, prot_at(mm, first)))
+    new = mm.zero_pte(prot_at(mm, first))
     for i in range(mm.machine.ptrs_per_pte):
         mm.set_ptes(first + i * mm.page_size, p.pte_mkuffd(new) if p.pte_uffd(word) else new)
     _populated(mm)
@@ -83,7 +83,7 @@ def _invalidate(mm: LiveMM, first: int) -> int:
     """pmdp_invalidate(): nobody may use the entry any more."""
     mm.count("pmd_splits")
     word = mm.pmds.pop(first)
-    mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
+    mm.flush_pmd(first)
     return word
 
 
@@ -93,9 +93,9 @@ def _populated(mm: LiveMM) -> None:
     mm.barrier()
 
 
-def _like(mm: LiveMM, first: int, word: int) -> int:
-    """The leaf entry that a split makes of a PMD's word."""
-    new = p.pfn_pte(mm.page_shift, p.pte_pfn(mm.page_shift, word), prot_at(mm, first))
+def _remapped(mm: LiveMM, addr: int, word: int) -> int:
+    """The leaf entry that a split makes of a word: the VMA's protection, and the word's own WRITE, AF, dirty and UFFD."""
+    new = p.pfn_pte(mm.page_shift, p.pte_pfn(mm.page_shift, word), prot_at(mm, addr))
     if p.pte_write(word):
         new = p.pte_mkwrite(new, always=mm.machine.mkwrite_always)
     if not p.pte_young(word):
@@ -125,16 +125,9 @@ class _Mapped:
         offset = p.pte_pfn(shift, self.word) | p.pte_young(self.word) << bits | p.pte_dirty(self.word) << (bits + 1)
         return p.swp_entry(kind, offset) | (b.PTE_SWP_UFFD if p.pte_uffd(self.word) else 0)
 
-    def mapped(self, shift: int) -> int:
+    def mapped(self) -> int:
         """remove_migration_pte(): the word that maps the page again."""
-        new = p.pfn_pte(shift, p.pte_pfn(shift, self.word), prot_at(self.mm, self.addr))
-        if not p.pte_young(self.word):
-            new = p.pte_mkold(new)
-        if p.pte_dirty(self.word):
-            new = p.pte_mkdirty(new)
-        if p.pte_write(self.word):
-            new = p.pte_mkwrite(new, always=self.mm.machine.mkwrite_always)
-        return p.pte_mkuffd(new) if p.pte_uffd(self.word) else new
+        return _remapped(self.mm, self.addr, self.word)
 
     def unused(self, pfn: int) -> bool:
         """try_to_map_unused_to_zeropage(): the page holds nothing but zeros, and the kernel gives it up then."""
@@ -144,8 +137,7 @@ class _Mapped:
 
     def zero(self) -> int:
         """The zero page in its place."""
-        mm = self.mm
-        new = p.pte_mkspecial(p.pfn_pte(mm.page_shift, mm.frames.zero_pfn, prot_at(mm, self.addr)))
+        new = self.mm.zero_pte(prot_at(self.mm, self.addr))
         return p.pte_mkuffd(new) if p.pte_uffd(self.word) else new
 
 
@@ -153,8 +145,7 @@ def split_folio(mm: LiveMM, folio: Folio) -> bool:
     """split_folio(): every page of it becomes a folio; False: somebody holds it, and nothing is changed.
 
     It is unmapped everywhere, by migration entries, and mapped again; what holds nothing is not, since 6.13.
-    Whoever mapped it by leaf
-    entries is left with a flush that is issued and not waited for, where the CPU allows that.
+    Whoever mapped it by leaf entries is left with a flush that is issued and not waited for, where the CPU allows that.
     """
     frames = mm.frames
     if frames.use(folio).refs != frames.mapcount(folio):
@@ -173,7 +164,7 @@ def split_folio(mm: LiveMM, folio: Folio) -> bool:
         frames.map_pages(pages[pfn], pfn, 1, each.mm.mm_id)
         if each.exclusive:
             frames.anon_exclusive.add(pfn)
-        each.mm.set_ptes(each.addr, each.mapped(mm.page_shift))
+        each.mm.set_ptes(each.addr, each.mapped())
     for page in pages.values():
         # the reference that it got when it was made: one that nobody maps is free now
         frames.put(page)
@@ -231,7 +222,7 @@ def _unmap_pmd(mm: LiveMM, first: int) -> list[_Mapped]:
 def change_huge_pmd(mm: LiveMM, walk: Walk, first: int) -> None:
     """change_huge_pmd(): mprotect of all that one PMD entry maps."""
     old = mm.pmds[first]
-    mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
+    mm.flush_pmd(first)
     new = mk_pmd(walk.newpte(as_pte(old)))
     folio = huge_folio(mm, old)
     if folio is not None and walk.try_change_writable and not p.pte_write(new) and walk.may_be_writable(as_pte(new)):
@@ -262,7 +253,7 @@ def young_huge_pmd(mm: LiveMM, first: int, *, dirty: bool) -> bool:
     if not (p.pte_young(word) or (dirty and p.pte_dirty(word))):
         return False
     if dirty or mm.machine.cold_invalidates:
-        mm.flush_range(first, first + mm.pmd_size, leaf=False, stride=mm.machine.ptrs_per_pte)
+        mm.flush_pmd(first)
     word = p.pte_mkold(word)
     mm.pmds[first] = p.pte_mkclean(word) if dirty else word
     return True

@@ -7,6 +7,7 @@ each call is that of a process. The calls stand in files named as the kernel's.
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,7 +32,7 @@ from .mremap import do_mremap
 from .result import RefResult, runs
 from .strategies import Step
 from .task_mmu import clear_refs
-from .tlb import Op, flush_local_sequence, flush_mm_sequence, flush_nosync_sequence, flush_sequence, flush_wait_sequence
+from .tlb import flush_local_sequence, flush_mm_sequence, flush_nosync_sequence, flush_sequence, flush_wait_sequence
 from .userfaultfd import register, writeprotect
 from .vma import RefVma
 
@@ -152,6 +153,10 @@ class LiveMM(RefMM):
 
     # What is mapped
 
+    def zero_pte(self, prot: int) -> int:
+        """Entry of the zero page."""
+        return p.pte_mkspecial(p.pfn_pte(self.page_shift, self.frames.zero_pfn, prot))
+
     @property
     def pmd_size(self) -> int:
         """Bytes that a PMD entry maps."""
@@ -183,9 +188,12 @@ class LiveMM(RefMM):
             yield size, addr // size * size
             size *= self.machine.ptrs_per_pte
 
-    def alloc_above(self, addr: int) -> None:
-        """A table of PMDs for an address, and those above it: each one's entry is stored, and a barrier follows."""
-        for table in self.tables_above(addr):
+    def alloc_above(self, addr: int, *, skip: int = 0) -> None:
+        """A table of PMDs for an address, and those above it: each one's entry is stored, and a barrier follows.
+
+        The lowest `skip` of them are not made.
+        """
+        for table in itertools.islice(self.tables_above(addr), skip, None):
             if table not in self.above:
                 self.above.add(table)
                 self.count("tables_allocated")
@@ -208,13 +216,6 @@ class LiveMM(RefMM):
 
     # Flushes and barriers
 
-    def issue(self, ops: list[Op]) -> None:
-        """Issue instructions of a flush."""
-        for op in ops:
-            name = {"DSB ISHST": "dsb", "DSB ISH": "dsb", "DSB NSHST": "dsb", "DSB NSH": "dsb"}.get(op[0], op[0].lower())
-            self.count(f"flush_{name}")
-            self.event(*op)
-
     def barrier(self) -> None:
         """What set_pmd() ends with."""
         self.issue([("DSB ISHST", 0, 0)])
@@ -222,6 +223,10 @@ class LiveMM(RefMM):
     def flush_range(self, start: int, end: int, *, leaf: bool = True, stride: int = 1) -> None:
         """__flush_tlb_range()."""
         self.issue(flush_sequence(self.machine, start, (end - start) // self.page_size, leaf=leaf, stride=stride))
+
+    def flush_pmd(self, first: int) -> None:
+        """flush_pmd_tlb_range() of one entry."""
+        self.flush_range(first, first + self.pmd_size, leaf=False, stride=self.machine.ptrs_per_pte)
 
     def flush_page(self, addr: int) -> None:
         """flush_tlb_page()."""

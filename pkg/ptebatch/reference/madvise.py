@@ -204,6 +204,8 @@ def _grow_old_table(mm: LiveMM, unmap: Unmap, start: int, end: int, *, dirty: bo
 
 # ---- guards ----
 
+_GUARD = p.make_pte_marker(b.PTE_MARKER_GUARD)
+
 
 def _guard_install(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
     if vma.flags & (b.VM_LOCKED | b.VM_HUGETLB | b.VM_PFNMAP | b.VM_IO | b.VM_MIXEDMAP):
@@ -214,31 +216,29 @@ def _guard_install(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
     if vma.anonymous or not mm.machine.sticky_flags:
         # fork is to copy the table; where the VMA says so itself, only anonymous ones need it
         anon_vma_prepare(mm, vma)
-    marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_GUARD)
-    while not _install(mm, start, end, marker):
+    while not _install(mm, start, end):
         # something is mapped: all of the range is given back, then it begins again
         Unmap(mm, keep_markers=True).vma(start, end)
 
 
-def _install(mm: LiveMM, start: int, end: int, marker: int) -> bool:
+def _install(mm: LiveMM, start: int, end: int) -> bool:
     for low, high in tables_of(mm, start, end):
         if mm.table_start(low) in mm.pmds:
             return False
         mm.alloc_table(low)
         for addr in range(low, high, mm.page_size):
             word = mm.ptep_get(addr)
-            if word == marker:
+            if word == _GUARD:
                 continue
             if not p.pte_none(word):
                 return False
-            mm.set_ptes(addr, marker)
+            mm.set_ptes(addr, _GUARD)
     return True
 
 
 def _guard_remove(mm: LiveMM, vma: RefVma, start: int, end: int) -> None:
-    marker = p.swp_entry(b.SWP_TYPE_MASK, b.PTE_MARKER_GUARD)
     for addr in range(start, end, mm.page_size):
-        if mm.has_table(addr) and mm.ptep_get(addr) == marker:
+        if mm.has_table(addr) and mm.ptep_get(addr) == _GUARD:
             mm.pte_clear(addr)
 
 

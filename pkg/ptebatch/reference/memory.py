@@ -133,10 +133,8 @@ class Unmap:
         return nr, dirty
 
     def _softleaf(self, addr: int, word: int) -> None:
-        guard = p.swp_type(word) == b.SWP_TYPE_MASK and p.swp_offset(word) & b.PTE_MARKER_GUARD
-        if guard and self.keep_markers:
-            return
-        self.mm.pte_clear(addr)
+        if not (self.keep_markers and p.pte_marker(word) & b.PTE_MARKER_GUARD):
+            self.mm.pte_clear(addr)
 
     def tables(self, start: int, end: int) -> None:
         """free_pgtables(): tables of any level that nothing can be mapped in any more."""
@@ -207,10 +205,9 @@ class _Copy:
             addr += nr * parent.page_size
 
     def _softleaf(self, addr: int, word: int) -> None:
-        if p.swp_type(word) == b.SWP_TYPE_MASK:
-            kept = p.swp_offset(word) & (b.PTE_MARKER_GUARD | b.PTE_MARKER_POISONED)
-            if kept:
-                self.child.set_ptes(addr, p.swp_entry(b.SWP_TYPE_MASK, kept))
+        kept = p.pte_marker(word) & (b.PTE_MARKER_GUARD | b.PTE_MARKER_POISONED)
+        if kept:
+            self.child.set_ptes(addr, p.make_pte_marker(kept))
 
     def _present(self, addr: int, max_nr: int, word: int) -> int:
         parent, child = self.parent, self.child

@@ -26,8 +26,7 @@ def do_mlock(mm: LiveMM, start: int, length: int, *, on_fault: bool = False) -> 
     Refused
         ENOMEM for a hole: what lies before it is locked.
     """
-    end = page_range(mm, start - start % mm.page_size, length + start % mm.page_size)
-    start -= start % mm.page_size
+    start, end = _whole_pages(mm, start, length)
     flags = b.VM_LOCKED | (b.VM_LOCKONFAULT if on_fault else 0)
     _apply(mm, start, end, flags)
     if on_fault:
@@ -51,7 +50,7 @@ def populate_vma(mm: LiveMM, start: int, end: int) -> None:
     assert vma is not None
     if vma.flags & b.VM_LOCKONFAULT:
         return
-    if not vma.flags & (b.VM_READ | b.VM_WRITE | b.VM_EXEC):
+    if not vma.accessible:
         raise Refused(errno.EFAULT, start, f"VMA {vma.start:#x} has no access")
     write = vma.flags & (b.VM_WRITE | b.VM_SHARED) == b.VM_WRITE
     for addr in range(start, end, mm.page_size):
@@ -60,8 +59,13 @@ def populate_vma(mm: LiveMM, start: int, end: int) -> None:
 
 def do_munlock(mm: LiveMM, start: int, length: int) -> None:
     """munlock(2)."""
-    end = page_range(mm, start - start % mm.page_size, length + start % mm.page_size)
-    _apply(mm, start - start % mm.page_size, end, 0)
+    _apply(mm, *_whole_pages(mm, start, length), 0)
+
+
+def _whole_pages(mm: LiveMM, start: int, length: int) -> tuple[int, int]:
+    """The pages that a range meets: it need not begin with one."""
+    inside = start % mm.page_size
+    return start - inside, page_range(mm, start - inside, length + inside)
 
 
 def _apply(mm: LiveMM, start: int, end: int, flags: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import bits as b
 from .memory import Unmap, copy_page_range, needs_copy
 from .mprotect import Refused
-from .vma import STACK_GUARD_GAP, MapCountError, RefVma
+from .vma import STACK_GUARD_GAP, VM_UFFD, MapCountError, RefVma
 
 if TYPE_CHECKING:
     from .live import LiveMM
@@ -22,7 +22,7 @@ def page_range(mm: LiveMM, start: int, length: int) -> int:
     """End of a range, in whole pages; EINVAL for one that cannot be."""
     if start % mm.page_size:
         raise Refused(errno.EINVAL, start, f"start={start:#x} is not page aligned")
-    end = start + -(-length // mm.page_size) * mm.page_size
+    end = start + mm.page_align(length)
     if end > 1 << mm.machine.va_bits:
         raise Refused(errno.EINVAL, start, f"length={length:#x} leaves the address space")
     return end
@@ -68,7 +68,7 @@ def get_unmapped_area(mm: LiveMM, hint: int, length: int, *, thp_aligned: bool) 
     Refused
         ENOMEM.
     """
-    hint = -(-hint // mm.page_size) * mm.page_size
+    hint = mm.page_align(hint)
     if hint and hint + length <= 1 << mm.machine.va_bits and not _in_the_way(mm, hint, hint + length):
         return hint
     if thp_aligned and not hint and not length % mm.pmd_size:
@@ -83,25 +83,29 @@ def get_unmapped_area(mm: LiveMM, hint: int, length: int, *, thp_aligned: bool) 
 
 
 def _in_the_way(mm: LiveMM, start: int, end: int) -> bool:
-    gap = STACK_GUARD_GAP * mm.page_size
-    return any(vma.start - (gap if vma.flags & b.VM_GROWSDOWN else 0) < end and start < vma.end for vma in mm.vma_list.vmas)
+    return any(_start_gap(mm, vma) < end and start < vma.end for vma in mm.vma_list.vmas)
+
+
+def _start_gap(mm: LiveMM, vma: RefVma) -> int:
+    """vm_start_gap(): where a VMA begins, with the gap that one has that grows down."""
+    return vma.start - (STACK_GUARD_GAP * mm.page_size if vma.flags & b.VM_GROWSDOWN else 0)
 
 
 def _top_down(mm: LiveMM, length: int) -> int | None:
     """unmapped_area_topdown(): the highest gap below mmap_base that is large enough, at its top."""
-    gap, high = STACK_GUARD_GAP * mm.page_size, mm.mmap_base
+    high = mm.mmap_base
     for vma in reversed(mm.vma_list.vmas):
-        if vma.start >= high and vma.start >= mm.mmap_base:
+        if vma.start >= mm.mmap_base:
             continue
         if high - vma.end >= length:
             return high - length
-        high = min(high, vma.start - (gap if vma.flags & b.VM_GROWSDOWN else 0))
+        high = min(high, _start_gap(mm, vma))
     return high - length if high - length >= mm.page_size else None
 
 
 def do_mmap_free(mm: LiveMM, hint: int, length: int, prot: int, what: dict[str, Any]) -> int:
     """mmap(2) without MAP_FIXED; returns where it is."""
-    size = -(-length // mm.page_size) * mm.page_size
+    size = mm.page_align(length)
     if not size:
         raise Refused(errno.EINVAL, hint, "length=0 is nothing")
     plain = not what.get("shared") and not what.get("file")
@@ -116,15 +120,14 @@ def do_brk(mm: LiveMM, brk: int) -> int:
     A heap is private memory that may be read and written, from `start_brk` on. Another mapping within a page
     of the new end is in the way, a sealed one cannot be given back.
     """
-    page = mm.page_size
     if brk < mm.start_brk:
         return mm.brk_end
-    old, new = (-(-value // page) * page for value in (mm.brk_end, brk))
+    old, new = mm.page_align(mm.brk_end), mm.page_align(brk)
     try:
         if new < old:
             unmap_range(mm, new, old)
         elif new > old:
-            if mm.vmas_in(old, new + page) or new > 1 << mm.machine.va_bits:
+            if mm.vmas_in(old, new + mm.page_size) or new > 1 << mm.machine.va_bits:
                 return mm.brk_end
             mm.add_vma(mm.vma_of(old, new - old, b.PROT_READ | b.PROT_WRITE))
     except Refused:
@@ -167,6 +170,11 @@ def unmap_range(mm: LiveMM, start: int, end: int) -> None:
         except MapCountError:
             raise Refused(errno.ENOMEM, start, "too many VMAs") from None
         gone.append(vma)
+    _unmap(mm, gone)
+
+
+def _unmap(mm: LiveMM, gone: list[RefVma]) -> None:
+    """What VMAs map goes, then they and their tables."""
     unmap = Unmap(mm)
     for vma in gone:
         unmap.vma(vma.start, vma.end)
@@ -181,7 +189,7 @@ def dup_mmap(child: LiveMM, parent: LiveMM) -> None:
         if vma.flags & b.VM_DONTCOPY:
             continue
         # locks are not inherited, nor is a userfaultfd that does not ask for forks
-        gone = b.VM_LOCKED | b.VM_LOCKONFAULT | b.VM_UFFD_WP | b.VM_UFFD_MISSING | b.VM_UFFD_MINOR
+        gone = b.VM_LOCKED | b.VM_LOCKONFAULT | VM_UFFD
         copy = anon_vma_fork(child, replace(vma, flags=vma.flags & ~gone))
         child.vma_list.vmas.append(copy)
         if needs_copy(parent.machine, vma) and not vma.flags & b.VM_WIPEONFORK:
@@ -202,11 +210,5 @@ def anon_vma_fork(child: LiveMM, vma: RefVma) -> RefVma:
 
 def exit_mmap(mm: LiveMM) -> None:
     """The process is gone: everything that it maps is given back."""
-    gone = mm.vmas()
-    unmap = Unmap(mm)
-    for vma in gone:
-        unmap.vma(vma.start, vma.end)
-    mm.forget(gone)
-    for vma in gone:
-        unmap.tables(vma.start, vma.end)
+    _unmap(mm, mm.vmas())
     mm.frames.mms.remove(mm)

@@ -7,7 +7,7 @@ else, so that a counter cannot be forgotten by a caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -204,12 +204,20 @@ class Memory:
         self.raw_cmpxchg(addr, old, new)
         return True
 
+    # Sizes
+
+    def page_align(self, size: int) -> int:
+        """PAGE_ALIGN(): up to whole pages."""
+        return -(-size // self.page_size) * self.page_size
+
     # TLB
 
     def flush_tlb(self, start: int, pages: int, group: str, *, stride: int = 1) -> None:
         """Issue one flush; `group` is the counters' prefix, convert or flush."""
-        names = {"VALE1IS": "vale1is", "RVALE1IS": "rvale1is", "ASIDE1IS": "aside1is", "DSB ISHST": "dsb", "DSB ISH": "dsb"}
-        op: Op
-        for op in flush_sequence(self.machine, start, pages, stride=stride):
-            self.count(f"{group}_{names[op[0]]}")
+        self.issue(flush_sequence(self.machine, start, pages, stride=stride), group)
+
+    def issue(self, ops: Iterable[Op], group: str = "flush") -> None:
+        """Issue instructions of a flush: each is counted, barriers as one kind."""
+        for op in ops:
+            self.count(f"{group}_{'dsb' if op[0].startswith('DSB') else op[0].lower()}")
             self.event(*op)

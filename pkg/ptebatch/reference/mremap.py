@@ -17,6 +17,7 @@ from .huge_memory import split_huge_pmd
 from .mlock import populate_vma
 from .mmap import get_unmapped_area, unmap_range
 from .mprotect import Refused
+from .vma import VM_UFFD, RefVma
 
 if TYPE_CHECKING:
     from .live import LiveMM
@@ -36,7 +37,7 @@ def do_mremap(mm: LiveMM, start: int, old_length: int, new_length: int, flags: i
     """
     if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP):
         raise Refused(errno.EINVAL, start, f"flags={flags:#x} has unknown bits")
-    old, new = (-(-length // mm.page_size) * mm.page_size for length in (old_length, new_length))
+    old, new = mm.page_align(old_length), mm.page_align(new_length)
     if start % mm.page_size or not new or new > 1 << mm.machine.va_bits:
         raise Refused(errno.EINVAL, start, f"start={start:#x} or new length={new_length:#x} cannot be")
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
@@ -48,30 +49,29 @@ def do_mremap(mm: LiveMM, start: int, old_length: int, new_length: int, flags: i
             raise Refused(errno.EINVAL, new_start, "the old and the new range overlap")
         if old == new and mm.machine.mremap_many and flags & MREMAP_FIXED:
             return _move_all(mm, start, start + old, flags, new_start)
-    _check(mm, start, old, new, moves=bool(flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)))
-    if flags & MREMAP_DONTUNMAP and not flags & MREMAP_FIXED:
-        vma = mm.vma_at(start)
-        assert vma is not None
-        # the new start is a hint
-        new_start = get_unmapped_area(mm, new_start, new, thp_aligned=vma.anonymous)
-    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
+    moves = bool(flags & (MREMAP_FIXED | MREMAP_DONTUNMAP))
+    vma = _check(mm, start, old, new, moves=moves)
+    if moves:
+        if not flags & MREMAP_FIXED:
+            # the new start is a hint
+            new_start = get_unmapped_area(mm, new_start, new, thp_aligned=vma.anonymous)
         return _move(mm, start, old, new, flags, new_start)
     if new <= old:
         if new < old:
             unmap_range(mm, start + new, start + old)
         return start
-    return _grow(mm, start, old, new, flags)
+    return _grow(mm, vma, start, old, new, flags)
 
 
-def _check(mm: LiveMM, start: int, old: int, new: int, *, moves: bool) -> None:
-    """check_prep_vma(): what shrinks in its place may reach beyond its VMA."""
+def _check(mm: LiveMM, start: int, old: int, new: int, *, moves: bool) -> RefVma:
+    """check_prep_vma(): the VMA of the start; what shrinks in its place may reach beyond it."""
     vma = mm.vma_at(start)
     if vma is None:
         raise Refused(errno.EFAULT, start, f"nothing is mapped at {start:#x}")
     if vma.flags & b.VM_SEALED:
         raise Refused(errno.EPERM, start, f"VMA {vma.start:#x} is sealed")
     if not moves and new <= old:
-        return
+        return vma
     if not old:
         if not vma.flags & (b.VM_SHARED | b.VM_MAYSHARE):
             raise Refused(errno.EINVAL, start, f"an old length of 0 is for shared memory, and VMA {vma.start:#x} is private")
@@ -79,6 +79,7 @@ def _check(mm: LiveMM, start: int, old: int, new: int, *, moves: bool) -> None:
     # of a range that shrinks only what is left must lie in one VMA
     if min(old, new) > vma.end - start:
         raise Refused(errno.EFAULT, start, f"[{start:#x}, {start + min(old, new):#x}) is not in one VMA")
+    return vma
 
 
 def _move_all(mm: LiveMM, start: int, end: int, flags: int, new_start: int) -> int:
@@ -88,28 +89,24 @@ def _move_all(mm: LiveMM, start: int, end: int, flags: int, new_start: int) -> i
         raise Refused(errno.EFAULT, start, f"nothing is mapped at {start:#x}")
     for i, vma in enumerate(vmas):
         low, high = max(vma.start, start), min(vma.end, end)
-        if vma.flags & (b.VM_UFFD_WP | b.VM_UFFD_MISSING | b.VM_UFFD_MINOR) and (i or vma.end < end):
+        if vma.flags & VM_UFFD and (i or vma.end < end):
             raise Refused(errno.EFAULT, low, f"VMA {vma.start:#x} has a userfaultfd and is not moved with others")
         _check(mm, low, high - low, high - low, moves=True)
         _move(mm, low, high - low, high - low, flags, new_start + low - start)
     return new_start
 
 
-def _grow(mm: LiveMM, start: int, old: int, new: int, flags: int) -> int:
-    vma = mm.vma_at(start)
-    assert vma is not None
+def _grow(mm: LiveMM, vma: RefVma, start: int, old: int, new: int, flags: int) -> int:
     end = start + new
     if start + old == vma.end and not mm.vmas_in(vma.end, end) and end <= 1 << mm.machine.va_bits:
-        locked = vma.flags & b.VM_LOCKED
         mm.vma_list.grow(vma, end)
-        if locked:
+        if vma.flags & b.VM_LOCKED:
             _populate(mm, start + old, end)
         return start
     if not flags & MREMAP_MAYMOVE:
         raise Refused(errno.ENOMEM, start, f"[{start + old:#x}, {end:#x}) is not free")
     # a longer one is mapped anew, and what is mapped moves there
-    plain = vma.anonymous
-    return _move(mm, start, old, new, flags, get_unmapped_area(mm, 0, new, thp_aligned=plain))
+    return _move(mm, start, old, new, flags, get_unmapped_area(mm, 0, new, thp_aligned=vma.anonymous))
 
 
 def _move(mm: LiveMM, start: int, old: int, new: int, flags: int, new_start: int) -> int:
@@ -166,7 +163,7 @@ def move_page_tables(mm: LiveMM, start: int, end: int, to: int) -> None:
             mm.alloc_above(to)
         if start in mm.pmds and step == mm.pmd_size:
             mm.pmds[to] = mm.pmds.pop(start)
-            mm.flush_range(start, start + step, leaf=False, stride=mm.machine.ptrs_per_pte)
+            mm.flush_pmd(start)
         else:
             if mm.table_start(start) in mm.pmds:
                 split_huge_pmd(mm, mm.table_start(start))
@@ -179,11 +176,7 @@ def _move_upper(mm: LiveMM, start: int, whole: int, to: int) -> None:
     """move_normal_pud(): a table of PMDs as it is."""
     if (whole, start) not in mm.above:
         return
-    for table in list(mm.tables_above(to))[1:]:
-        if table not in mm.above:
-            mm.above.add(table)
-            mm.count("tables_allocated")
-            mm.barrier()
+    mm.alloc_above(to, skip=1)
     mm.above ^= {(whole, start), (whole, to)}
     for words in (mm.ptes, mm.pmds):
         for addr in [each for each in words if start <= each < start + whole]:

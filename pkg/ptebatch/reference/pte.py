@@ -228,6 +228,16 @@ def swp_entry(kind: int, offset: int) -> int:
     return (kind << b.SWP_TYPE_SHIFT) | (offset << b.SWP_OFFSET_SHIFT)
 
 
+def make_pte_marker(marker: int) -> int:
+    """Word of a marker of these PTE_MARKER_* bits."""
+    return swp_entry(b.SWP_TYPE_MASK, marker)
+
+
+def pte_marker(pte: int) -> int:
+    """softleaf_to_marker(): the bits of a marker, for an entry that is not present; 0: it is none."""
+    return swp_offset(pte) if swp_type(pte) == b.SWP_TYPE_MASK else 0
+
+
 def softleaf_pfn(page_shift: int, pte: int) -> int:
     """Frame number in a migration or device entry, A/D bits above it dropped."""
     return swp_offset(pte) & ((1 << (48 - page_shift)) - 1)

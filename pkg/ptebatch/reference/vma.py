@@ -14,6 +14,8 @@ from ..errors import LayoutError
 from ..machine import Machine
 
 _ACCESS = b.VM_READ | b.VM_WRITE | b.VM_EXEC
+#: __VM_UFFD_FLAGS
+VM_UFFD = b.VM_UFFD_WP | b.VM_UFFD_MISSING | b.VM_UFFD_MINOR
 _SPECIAL = b.VM_IO | b.VM_DONTEXPAND | b.VM_PFNMAP | b.VM_MIXEDMAP
 
 #: pages below a VMA that grows down which nothing is placed in, and which it does not grow into (stack_guard_gap)
@@ -38,6 +40,11 @@ class RefVma:
     writenotify: bool = False
     name: int = 0
     chain: tuple[int, ...] = ()
+
+    @property
+    def accessible(self) -> bool:
+        """vma_is_accessible()."""
+        return bool(self.flags & _ACCESS)
 
     @property
     def fork_child(self) -> bool:
