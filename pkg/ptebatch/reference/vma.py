@@ -47,6 +47,12 @@ class RefVma:
         return bool(self.flags & _ACCESS)
 
     @property
+    def perms(self) -> str:
+        """Permissions as /proc/PID/maps has them, ``rw-p``."""
+        access = (("r", b.VM_READ), ("w", b.VM_WRITE), ("x", b.VM_EXEC))
+        return "".join(c if self.flags & bit else "-" for c, bit in access) + ("s" if self.flags & b.VM_SHARED else "p")
+
+    @property
     def fork_child(self) -> bool:
         """vma_is_fork_child(): its pages may be found through an anon_vma of a parent, too."""
         return bool(self.anon_vma) and len(self.chain) > 1

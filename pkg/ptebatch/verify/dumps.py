@@ -8,18 +8,15 @@ interrupt only adds to them.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-
 import numpy as np
 
 from ..bits import PG_ANON_EXCLUSIVE
 from ..machine import Machine
 from ..mm.mm import MM
 from ..mm.result import Result
-from .hardware import ALIASES, barriers, entered, flags_of, machine_of, make_mm, pfns_of, prot_of, tlbi_of
-from .load import Node, Words, file_list, read_json, run_words
-from .report import Difference, FileReport, Report, ptes_difference
+from .hardware import barriers, counts_of, entered, flags_of, machine_of, make_mm, pfns_of, prot_of, tlbi_of
+from .load import Node, Words, run_words
+from .report import Difference, FileReport, Paths, Report, ptes_difference, verify_files
 
 __all__ = ["counts_of", "replay_record", "verify_dumps"]
 
@@ -129,16 +126,6 @@ def compare_call(place: str, op: Node, result: Result) -> tuple[list[Difference]
     return [Difference(place, what, f"at least {want}" if loose else want, got) for what, want, got in wrong], loose
 
 
-def counts_of(node: Node) -> dict[str, int]:
-    """Counts by name; a compiler's suffix behind the first dot is not part of a function's name."""
-    out: dict[str, int] = {}
-    for name, value in node.members().items():
-        name = name.split(".", 1)[0]
-        name = ALIASES.get(name, name)
-        out[name] = out.get(name, 0) + value.whole()
-    return out
-
-
 def replay_record(node: Node) -> tuple[Machine, list[Difference], list[tuple[list[Difference], bool]], MM]:
     """Replay one record.
 
@@ -187,21 +174,9 @@ def check_dumps(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_dumps(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_dumps(paths: Paths) -> Report:
     """Replay records of real kernels: PTEs after the calls, function entries, TLBI, DSB.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold such records; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    return Report("dumps", [check_dumps(path, read_json(path, "dumps")) for path in file_list(paths)])
+    return verify_files("dumps", paths, check_dumps, "dumps")

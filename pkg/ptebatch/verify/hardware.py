@@ -24,7 +24,20 @@ from ..mm.result import Result
 from ..strategies import get_strategy
 from .load import Node, Words
 
-__all__ = ["CPUS", "barriers", "entered", "hits_of", "machine_of", "make_mm", "pfns_of", "prot_of", "tlbi_of"]
+__all__ = [
+    "CPUS",
+    "barriers",
+    "counts_of",
+    "entered",
+    "hits_of",
+    "is_tlbi",
+    "machine_of",
+    "make_mm",
+    "pfns_of",
+    "prot_of",
+    "tlbi_of",
+    "tlbi_seen",
+]
 
 #: CPU of the measurement -> switches that follow from it alone (spec 10.3)
 CPUS: Mapping[str, dict[str, Any]] = {
@@ -206,6 +219,26 @@ def entered(theirs: Mapping[str, int], result: Result, *, all_known: bool = True
     for name in dict.fromkeys([*theirs, *ours]) if all_known else ours:
         if name in theirs or name not in MAY_BE_INLINED:
             yield name, theirs.get(name, 0), ours.get(name, 0)
+
+
+def counts_of(node: Node) -> dict[str, int]:
+    """Counts by name; a compiler's suffix behind the first dot is not part of a function's name."""
+    out: dict[str, int] = {}
+    for name, value in node.members().items():
+        name = name.split(".", 1)[0]
+        name = ALIASES.get(name, name)
+        out[name] = out.get(name, 0) + value.whole()
+    return out
+
+
+def tlbi_seen(seen: Mapping[str, int]) -> dict[str, int]:
+    """TLBI instructions among events that were counted by kind."""
+    return {kind: nr for kind, nr in seen.items() if is_tlbi(kind)}
+
+
+def is_tlbi(kind: str) -> bool:
+    """Whether an event is a TLBI instruction, of all CPUs or of one."""
+    return kind.endswith(("E1IS", "E1"))
 
 
 def tlbi_of(result: Result) -> dict[str, int]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from ..base.access import access
 from ..reference.madvise import MADV_GUARD_INSTALL, MADV_HUGEPAGE
-from .hostops import BASE, FILLED, PROCESSES, Arena, Op, Outcome
+from .hostops import BASE, FILLED, MOVES, PROCESSES, Arena, Op, Outcome
 
 __all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "shows_maybe_guard", "zero_frames"]
 
@@ -42,44 +42,40 @@ def page_size() -> int:
     return _PAGE
 
 
-def _call(function: str, *args: int) -> int:
+def _call(name: str, *args: int) -> int:
+    function = getattr(_libc, name)
+    function.restype = ctypes.c_long
     ctypes.set_errno(0)
-    got = getattr(_libc, function)(*(ctypes.c_long(arg) for arg in args))
+    got = function(*(ctypes.c_long(arg) for arg in args))
     return -ctypes.get_errno() if got == -1 else 0
 
 
-def _syscall(*args: int) -> int:
-    return _call("syscall", *args)
+def _map(start: int, size: int, op: Op) -> int:
+    kind = (_MAP_SHARED if op.shared else _MAP_PRIVATE) | _MAP_FIXED
+    if op.name == "mapfile":
+        return _call("mmap", start, size, op.arg, kind, _file, op.first * _PAGE)
+    return _call("mmap", start, size, op.arg, kind | _MAP_ANONYMOUS, -1, 0)
+
+
+def _move(start: int, size: int, op: Op) -> int:
+    flags = _MREMAP_STAY if op.name == "dontunmap" else _MREMAP_MOVE
+    return _call("mremap", start, size, op.new_nr * _PAGE, flags, BASE + op.arg * _PAGE)
 
 
 #: descriptor of the file that sequences map; each process of a sequence has it from the first
 _file = -1
 
 _CALLS: Mapping[str, Callable[[int, int, Op], int]] = {
-    "mapfile": lambda start, size, op: _map_file(start, size, op),
-    "dontunmap": lambda start, size, op: _moved(start, size, size, _MREMAP_STAY, BASE + op.arg * _PAGE),
-    "mmap": lambda start, size, op: _map(start, size, op),
+    **dict.fromkeys(("mmap", "mapfile"), _map),
+    **dict.fromkeys(MOVES, _move),
     "munmap": lambda start, size, op: _call("munmap", start, size),
     "mprotect": lambda start, size, op: _call("mprotect", start, size, op.arg),
     "madvise": lambda start, size, op: _call("madvise", start, size, op.arg),
-    "mremap": lambda start, size, op: _moved(start, size, op.new_nr * _PAGE, _MREMAP_MOVE, BASE + op.arg * _PAGE),
-    "mremap_longer": lambda start, size, op: _moved(start, size, op.new_nr * _PAGE, _MREMAP_MOVE, BASE + op.arg * _PAGE),
-    "mremap_shorter": lambda start, size, op: _moved(start, size, op.new_nr * _PAGE, _MREMAP_MOVE, BASE + op.arg * _PAGE),
-    "resize": lambda start, size, op: _moved(start, size, op.arg * _PAGE, 0, 0),
+    "resize": lambda start, size, op: _call("mremap", start, size, op.arg * _PAGE, 0, 0),
     "mlock": lambda start, size, op: _call("mlock", start, size),
     "munlock": lambda start, size, op: _call("munlock", start, size),
-    "mseal": lambda start, size, op: _syscall(_MSEAL, start, size, 0),
+    "mseal": lambda start, size, op: _call("syscall", _MSEAL, start, size, 0),
 }
-
-
-def _map(start: int, size: int, op: Op) -> int:
-    kind = _MAP_SHARED if op.shared else _MAP_PRIVATE
-    return _moved_to(_libc.mmap, start, size, op.arg, kind | _MAP_FIXED | _MAP_ANONYMOUS, -1, 0)
-
-
-def _map_file(start: int, size: int, op: Op) -> int:
-    kind = _MAP_SHARED if op.shared else _MAP_PRIVATE
-    return _moved_to(_libc.mmap, start, size, op.arg, kind | _MAP_FIXED, _file, op.first * _PAGE)
 
 
 def _make_file(pages: int) -> int:
@@ -90,20 +86,9 @@ def _make_file(pages: int) -> int:
     return fd
 
 
-def _moved(start: int, old: int, new: int, flags: int, to: int) -> int:
-    return _moved_to(_libc.mremap, start, old, new, flags, to)
-
-
-def _moved_to(function: Callable[..., int], *args: int) -> int:
-    ctypes.set_errno(0)
-    function.restype = ctypes.c_long  # type: ignore[attr-defined]
-    got = function(*(ctypes.c_long(arg) for arg in args))
-    return -ctypes.get_errno() if got == -1 else 0
-
-
 def missing_calls() -> list[str]:
     """Calls of `hostops.NAMES` that the running kernel has not."""
-    return ["mseal"] if _syscall(_MSEAL, 0, 0, 0) == -errno.ENOSYS else []
+    return ["mseal"] if _call("syscall", _MSEAL, 0, 0, 0) == -errno.ENOSYS else []
 
 
 def shows_maybe_guard() -> bool:
@@ -195,9 +180,7 @@ class _Served:
                 if not os.fork():
                     os.close(self.pagemap)
                     self.begin(request[6])
-                    self.answer(0, ())
-                    continue
-                # the child has told that it lives when the parent is looked at
+                # both tell that it is done
                 self.answer(0, ())
                 continue
             start, size_ = BASE + op.first * _PAGE, op.nr * _PAGE

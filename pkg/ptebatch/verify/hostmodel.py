@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .. import bits as b
 from ..errors import SyscallError
 from ..machine import Machine
 from ..reference import pte as p
@@ -13,7 +12,7 @@ from ..reference.filemap import Inode
 from ..reference.huge_memory import huge_folio
 from ..reference.live import LiveMM, Thp
 from ..reference.mremap import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
-from .hostops import BASE, FILLED, Arena, Op, Outcome
+from .hostops import BASE, FILLED, MOVES, Arena, Op, Outcome
 
 __all__ = ["Model"]
 
@@ -67,14 +66,10 @@ class Model:
     def outcome(self, mm: LiveMM, ret: int, access: tuple[int, ...]) -> Outcome:
         """What can be seen."""
         size = self.machine.page_size
-        vmas = []
-        for vma in mm.vmas():
-            perms = "".join(c if vma.flags & bit else "-" for c, bit in (("r", b.VM_READ), ("w", b.VM_WRITE), ("x", b.VM_EXEC)))
-            kind = "s" if vma.flags & b.VM_SHARED else "p"
-            vmas.append(((vma.start - BASE) // size, (vma.end - vma.start) // size, perms + kind))
+        vmas = tuple(((vma.start - BASE) // size, (vma.end - vma.start) // size, vma.perms) for vma in mm.vmas())
         end = BASE + self.arena.all * size
         pages = "".join(self._table(mm, at, min(at + mm.pmd_size, end)) for at in range(BASE, end, mm.pmd_size))
-        return Outcome(ret, access, tuple(vmas), pages)
+        return Outcome(ret, access, vmas, pages)
 
     def _table(self, mm: LiveMM, start: int, end: int) -> str:
         nr = (end - start) // mm.page_size
@@ -104,21 +99,17 @@ FILE = 1
 
 
 def _move(mm: LiveMM, start: int, size: int, op: Op) -> object:
-    return mm.mremap(start, size, op.new_nr * mm.page_size, MREMAP_MAYMOVE | MREMAP_FIXED, BASE + op.arg * mm.page_size)
+    flags = MREMAP_MAYMOVE | MREMAP_FIXED | (MREMAP_DONTUNMAP if op.name == "dontunmap" else 0)
+    return mm.mremap(start, size, op.new_nr * mm.page_size, flags, BASE + op.arg * mm.page_size)
 
 
 _CALLS: Mapping[str, Callable[[LiveMM, int, int, Op], object]] = {
     "mmap": lambda mm, start, size, op: mm.mmap_fixed(start, size, op.arg, shared=op.shared),
     "mapfile": lambda mm, start, size, op: mm.mmap_fixed(start, size, op.arg, shared=op.shared, file=FILE, pgoff=op.first),
-    "dontunmap": lambda mm, start, size, op: mm.mremap(
-        start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, BASE + op.arg * mm.page_size
-    ),
     "munmap": lambda mm, start, size, op: mm.munmap(start, size),
     "mprotect": lambda mm, start, size, op: mm.mprotect(start, size, op.arg),
     "madvise": lambda mm, start, size, op: mm.madvise(start, size, op.arg),
-    "mremap": lambda mm, start, size, op: _move(mm, start, size, op),
-    "mremap_longer": lambda mm, start, size, op: _move(mm, start, size, op),
-    "mremap_shorter": lambda mm, start, size, op: _move(mm, start, size, op),
+    **dict.fromkeys(MOVES, _move),
     "resize": lambda mm, start, size, op: mm.mremap(start, size, op.arg * mm.page_size),
     "mlock": lambda mm, start, size, op: mm.mlock(start, size),
     "munlock": lambda mm, start, size, op: mm.munlock(start, size),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..reference import madvise as m
 
-__all__ = ["BASE", "FILLED", "LARGE", "SMALL", "Arena", "Op", "Outcome", "sequence"]
+__all__ = ["BASE", "FILLED", "LARGE", "MOVES", "SMALL", "Arena", "Op", "Outcome", "sequence"]
 
 #: first address of every arena
 BASE = 1 << 40
@@ -50,6 +50,8 @@ SMALL = Arena(48, 16, (1, 1, 2, 3, 5, 8, 13, 21, 48))
 LARGE = Arena(1536, 512, (1, 1, 7, 64, 300, 512, 512, 700, 1024, 1536), unit=256, look=37)
 #: what each page of the file begins with
 FILLED = 77
+#: calls that move a mapping to page `arg`
+MOVES = ("mremap", "mremap_longer", "mremap_shorter", "dontunmap")
 #: processes of a sequence
 PROCESSES = 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .hostops import ADVICE, BASE, LARGE, Op
+from .hostops import ADVICE, BASE, LARGE, MOVES, Op
 
 __all__ = ["program"]
 
@@ -60,22 +60,19 @@ _PROT = {0: "PROT_NONE", 1: "PROT_READ", 3: "PROT_READ | PROT_WRITE"}
 
 def _call(op: Op, children: int) -> str:
     start, size = f"P({op.first})", f"N({op.nr})"
-    if op.name == "mmap":
+    if op.name in ("mmap", "mapfile"):
         kind = "MAP_SHARED" if op.shared else "MAP_PRIVATE"
-        return f"mmap({start}, {size}, {_PROT[op.arg]}, {kind} | MAP_FIXED | MAP_ANONYMOUS, -1, 0)"
+        what = " | MAP_ANONYMOUS, -1, 0" if op.name == "mmap" else f", file, N({op.first})"
+        return f"mmap({start}, {size}, {_PROT[op.arg]}, {kind} | MAP_FIXED{what})"
     if op.name == "mprotect":
         return f"mprotect({start}, {size}, {_PROT[op.arg]})"
     if op.name == "madvise":
         # guards are newer than most headers
         advice = next(name for name, value in ADVICE.items() if value == op.arg)
         return f"madvise({start}, {size}, {op.arg} /* {advice} */)"
-    if op.name == "mapfile":
-        kind = "MAP_SHARED" if op.shared else "MAP_PRIVATE"
-        return f"mmap({start}, {size}, {_PROT[op.arg]}, {kind} | MAP_FIXED, file, N({op.first}))"
-    if op.name == "dontunmap":
-        return f"mremap({start}, {size}, {size}, MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, P({op.arg}))"
-    if op.name in ("mremap", "mremap_longer", "mremap_shorter"):
-        return f"mremap({start}, {size}, N({op.new_nr}), MREMAP_MAYMOVE | MREMAP_FIXED, P({op.arg}))"
+    if op.name in MOVES:
+        stays = " | 4 /* MREMAP_DONTUNMAP */" if op.name == "dontunmap" else ""
+        return f"mremap({start}, {size}, N({op.new_nr}), MREMAP_MAYMOVE | MREMAP_FIXED{stays}, P({op.arg}))"
     if op.name == "resize":
         return f"mremap({start}, {size}, N({op.arg}), 0)"
     if op.name == "mseal":

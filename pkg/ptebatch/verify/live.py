@@ -8,18 +8,16 @@ a renaming; of measured calls TLBI, DSB and the conversions of contpte blocks.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from .. import bits as b
 from ..errors import LayoutError
 from ..reference import pte as p
 from ..reference.huge_memory import as_pte
 from ..reference.live import LiveMM
-from .hardware import machine_of
-from .load import Node, file_list, read_json
-from .report import Difference, FileReport, Report
+from .hardware import counts_of, machine_of, tlbi_seen
+from .load import Node
+from .report import Difference, FileReport, Paths, Report, verify_files
 from .script import CALLS, Call, Script
 
 __all__ = ["verify_live"]
@@ -33,8 +31,6 @@ HITS: Mapping[str, tuple[str, ...]] = {
     "split_huge_page_to_list_to_order": ("folio_splits",),
     "wp_page_reuse": ("wp_page_reuse",),
 }
-
-_PERMISSIONS = (("r", b.VM_READ), ("w", b.VM_WRITE), ("x", b.VM_EXEC))
 
 
 def call_of(node: Node, page: int, va: int) -> Call:
@@ -113,9 +109,7 @@ def _vmas(mm: LiveMM, start: int, end: int) -> list[list[int | str]]:
     out: list[list[int | str]] = []
     for vma in mm.vmas_in(start, end):
         low, high = max(vma.start, start), min(vma.end, end)
-        access = "".join(c if vma.flags & bit else "-" for c, bit in _PERMISSIONS)
-        kind = "s" if vma.flags & b.VM_SHARED else "p"
-        out.append([(low - start) // mm.page_size, (high - low) // mm.page_size, access + kind])
+        out.append([(low - start) // mm.page_size, (high - low) // mm.page_size, vma.perms])
     return out
 
 
@@ -146,8 +140,8 @@ def _words(name: str, mm: LiveMM, theirs: Sequence[int], ours: Sequence[int]) ->
 def _measured(name: str, script: Script, counters: Mapping[str, int], node: Node) -> list[Difference]:
     """TLBI and DSB, exact but where a timer ticked, which adds barriers; function entries."""
     seen = Counter(kind for kind, *_ in script.events)
-    theirs = {kind: nr.whole() for kind, nr in node.key("tlbi").members().items()}
-    ours = {kind: nr for kind, nr in seen.items() if kind.endswith(("E1IS", "E1"))}
+    theirs = counts_of(node.key("tlbi"))
+    ours = tlbi_seen(seen)
     dsb = sum(nr for kind, nr in seen.items() if kind.startswith("DSB"))
     out = []
     if node.key("irq").whole() == 0:
@@ -184,9 +178,7 @@ def replay(node: Node) -> Iterator[list[Difference]]:
 
 def check_live(path: str, doc: Node) -> FileReport:
     """Replay all scripts of one file."""
-    scripts = doc.items()
-    if not scripts:
-        doc.fail("holds no script; nothing would be verified")
+    scripts = doc.some("script")
     kinds = ("ret", "level", "VMAs", "excl", "folio", "PTE", "TLBI", "DSB")
     report = FileReport(path, f"{len(scripts)} scripts", "kernel", "steps", kinds, "function entries, frames")
     for node in scripts:
@@ -197,21 +189,9 @@ def check_live(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_live(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_live(paths: Paths) -> Report:
     """Replay scripts of calls that made and changed address spaces of real kernels.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold scripts; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    return Report("live", [check_live(path, read_json(path, "live")) for path in file_list(paths)])
+    return verify_files("live", paths, check_live, "live")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..machine import Machine
-from .hardware import machine_of
+from .hardware import is_tlbi, machine_of
 from .live import WHOLE_PROCESS, call_of
-from .load import Node, file_list, read_json
-from .report import Difference, FileReport, Report
+from .load import Node
+from .report import Difference, FileReport, Paths, Report, verify_files
 from .script import Call, Script
 
 __all__ = ["verify_live_traces"]
@@ -86,7 +86,7 @@ class _Windows:
                 out.append(("W" + where, mm.pte_index(addr)))
             elif flushes and kind in _BARRIERS:
                 out.append((_BARRIERS[kind], None))
-            elif flushes and kind.endswith(("E1IS", "E1")):
+            elif flushes and is_tlbi(kind):
                 out.append((f"TLBI {kind}", None))
         return out
 
@@ -139,9 +139,7 @@ def _named(path: str, doc: Node) -> Node:
 
 def check_live_traces(path: str, doc: Node) -> FileReport:
     """Replay all windows of one file."""
-    windows = doc.items()
-    if not windows:
-        doc.fail("holds no window; nothing would be verified")
+    windows = doc.some("window")
     report = FileReport(path, f"{len(windows)} windows", "kernel", "windows", ("ret", "events"), "")
     who = _named(path, doc)
     machine = machine_of(who)
@@ -158,22 +156,9 @@ def check_live_traces(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_live_traces(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_live_traces(paths: Paths) -> Report:
     """Replay traces of calls in living address spaces of real kernels.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold such traces; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    files = file_list(paths)
-    return Report("live traces", [check_live_traces(path, read_json(path, "live-traces")) for path in files])
+    return verify_files("live traces", paths, check_live_traces, "live-traces")

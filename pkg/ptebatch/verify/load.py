@@ -197,6 +197,13 @@ class Node:
             self.fail(f"has {len(self.value)} elements, expected {nr}")
         return [self.at(i) for i in range(len(self.value))]
 
+    def some(self, what: str) -> list[Node]:
+        """Return the elements of an array that must have at least one, which is called `what`."""
+        items = self.items()
+        if not items:
+            self.fail(f"holds no {what}; nothing would be verified")
+        return items
+
     # ---- values ----
 
     def whole(self, low: int = 0, high: int = (1 << 64) - 1) -> int:

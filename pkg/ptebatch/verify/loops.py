@@ -8,18 +8,15 @@ counted events are compared.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..bits import PROT_NONE, PROT_READ, PROT_WRITE
 from ..machine import Machine
 from ..mm.mm import MM
 from ..mm.result import Result
-from .dumps import counts_of
-from .hardware import barriers, entered, machine_of, tlbi_of
+from .hardware import barriers, counts_of, entered, machine_of, tlbi_of
 from .load import Node, file_list, read_json
-from .report import Difference, FileReport, Report
+from .report import Difference, FileReport, Paths, Report, verify_files
 
 __all__ = ["DIRECTIONS", "LoopRow", "layout_order", "loop_rows", "verify_loops"]
 
@@ -128,7 +125,7 @@ def _rows(doc: Node) -> list[tuple[Node, LoopRow, Result | None]]:
     return out
 
 
-def loop_rows(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[LoopRow]:
+def loop_rows(paths: Paths) -> list[LoopRow]:
     """Measured instructions beside counted events, for each call that can be replayed.
 
     Parameters
@@ -183,21 +180,9 @@ def check_loops(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_loops(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_loops(paths: Paths) -> Report:
     """Replay loops of real kernels: TLBI and function entries exactly, DSB up to timer ticks.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold loops; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    return Report("loops", [check_loops(path, read_json(path, "loops")) for path in file_list(paths)])
+    return verify_files("loops", paths, check_loops, "loops")

@@ -6,7 +6,6 @@ by the reference. Compared are TLBI, and entries of functions that say what was 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -16,9 +15,9 @@ from ..reference import madvise as m
 from ..reference.huge_memory import split_huge_pmd
 from ..reference.live import LiveMM, Thp
 from ..reference.mremap import MREMAP_FIXED, MREMAP_MAYMOVE
-from .hardware import machine_of
-from .load import Node, file_list, read_json
-from .report import Difference, FileReport, Report
+from .hardware import counts_of, machine_of, tlbi_seen
+from .load import Node
+from .report import Difference, FileReport, Paths, Report, verify_files
 
 __all__ = ["verify_oploops"]
 
@@ -245,8 +244,8 @@ def _replay(kind: str, nodes: Mapping[str, Node]) -> Iterable[list[Difference]]:
 
 def _compare(place: str, name: str, region: _Region, ret: object, node: Node) -> list[Difference]:
     out = [] if node.key("ret").value == ret else [Difference(place, "ret", node.key("ret").value, ret)]
-    theirs = {kind: nr.whole() for kind, nr in node.key("tlbi").members().items()}
-    ours = {kind: nr for kind, nr in region.seen.items() if kind.endswith(("E1IS", "E1"))}
+    theirs = counts_of(node.key("tlbi"))
+    ours = tlbi_seen(region.seen)
     if theirs != ours and not (name in AFTER_FORK and _of_the_stack(theirs, ours)):
         out.append(Difference(place, "TLBI", theirs, ours))
     for function, nr in node.key("hits").members().items():
@@ -267,9 +266,7 @@ def _of_the_stack(theirs: Mapping[str, int], ours: Mapping[str, int]) -> bool:
 
 def check_oploops(path: str, doc: Node) -> FileReport:
     """Replay all records of one file."""
-    records = doc.items()
-    if not records:
-        doc.fail("holds no record; nothing would be verified")
+    records = doc.some("record")
     report = FileReport(path, f"{len(records)} calls", "kernel", "calls", ("ret", "TLBI"), "function entries")
     groups: dict[tuple[str, str, int, str], dict[str, Node]] = {}
     for node in records:
@@ -284,21 +281,9 @@ def check_oploops(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_oploops(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_oploops(paths: Paths) -> Report:
     """Replay calls over whole regions of real kernels.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold such records; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    return Report("oploops", [check_oploops(path, read_json(path, "oploops")) for path in file_list(paths)])
+    return verify_files("oploops", paths, check_oploops, "oploops")

@@ -7,15 +7,14 @@ with the core's own copy.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from .. import bits
 from ..arm64 import accessors as pte
 from ..errors import PtebatchError
 from ..machine import GRANULES
-from .load import Node, file_list, read_json
-from .report import Difference, FileReport, Line, Report
+from .load import Node
+from .report import Difference, FileReport, Line, Paths, Report, verify_files
 
 __all__ = ["HELPERS", "verify_prim"]
 
@@ -124,21 +123,9 @@ def check_prim(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_prim(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_prim(paths: Paths) -> Report:
     """Compare single PTE helpers with the kernel's: constants, protection map, rows.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold such rows; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    return Report("prim", [check_prim(path, read_json(path)) for path in file_list(paths)])
+    return verify_files("prim", paths, check_prim)

@@ -6,7 +6,8 @@ are scenarios, records, calls, windows or rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..machine import Machine
+from .load import Node, file_list, read_json
 
-__all__ = ["Difference", "FileReport", "Line", "Report", "ptes_difference"]
+__all__ = ["Difference", "FileReport", "Line", "Paths", "Report", "ptes_difference", "verify_files"]
+
+#: one file, or some
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 Words = NDArray[np.uint64]
 
@@ -264,3 +269,31 @@ class Report:
             "equal": self.equal,
             "files": [file.to_dict() for file in self.files],
         }
+
+
+def verify_files(name: str, paths: Paths, check: Callable[[str, Node], FileReport], kind: str = "") -> Report:
+    """Check files of one kind.
+
+    Parameters
+    ----------
+    name : str
+        Of the report.
+    paths : path or list of path
+        JSON, plain or gzip.
+    check : callable
+        ``check(path, document)`` replays one file.
+    kind : str
+        What `load.read_json` takes the files for; empty: anything.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read, or is not of its kind; names file and place.
+    PtebatchError
+        There is no file.
+    """
+    return Report(name, [check(path, read_json(path, kind)) for path in file_list(paths)])

@@ -6,9 +6,8 @@ function did it is the compiler's business and is not compared.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..bits import PROT_READ, PROT_WRITE
 from ..errors import PtebatchError
@@ -16,8 +15,8 @@ from ..events import KINDS
 from ..machine import Machine
 from ..mm.result import Result
 from .hardware import flags_of, machine_of, make_mm, prot_of
-from .load import Node, file_list, read_json
-from .report import Difference, FileReport, Report, ptes_difference
+from .load import Node
+from .report import Difference, FileReport, Paths, Report, ptes_difference, verify_files
 
 __all__ = ["events_of", "verify_traces"]
 
@@ -139,9 +138,7 @@ def _sums(node: Node, name: str, forms: Sequence[Sequence[Event]], counted: Coun
 
 def check_traces(path: str, doc: Node) -> FileReport:
     """Replay all windows of one file."""
-    windows = doc.items()
-    if not windows:
-        doc.fail("holds no window; nothing would be verified")
+    windows = doc.some("window")
     report = FileReport(
         path, f"{len(windows)} windows", "kernel", "windows", ("PTEs", "events", "reads", "writes"), "TLBI and DSB"
     )
@@ -151,21 +148,9 @@ def check_traces(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_traces(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_traces(paths: Paths) -> Report:
     """Replay traces of real kernels: order and index of reads, writes, TLBI and DSB.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold traces; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    return Report("traces", [check_traces(path, read_json(path, "traces")) for path in file_list(paths)])
+    return verify_files("traces", paths, check_traces, "traces")

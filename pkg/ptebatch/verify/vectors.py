@@ -8,15 +8,13 @@ them is a second set of facts.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from typing import Any
 
 from ..machine import GRANULES
-from .load import Node, file_list, read_json
+from .load import Node
 from .ops import replay
 from .prim import check_prim
-from .report import Difference, FileReport, Report, ptes_difference
+from .report import Difference, FileReport, Paths, Report, ptes_difference, verify_files
 from .scenario import ENGINES, Scenario, Vectors
 
 __all__ = ["verify_vectors"]
@@ -71,30 +69,18 @@ def check_vectors(path: str, doc: Node) -> FileReport:
     return report
 
 
-def verify_vectors(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Report:
+def verify_vectors(paths: Paths) -> Report:
     """Replay golden vectors with every engine that has a strategy here.
 
     Compared are final PTEs, return value, batches, sub-batches, conversion
     flushes, the gather and every counter; and the start states that ``ops`` make.
     A file of rows for single helpers is recognised and goes through `verify_prim`'s check.
 
-    Parameters
-    ----------
-    paths : list of path
-        JSON, plain or gzip.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    InputError
-        A file that cannot be read or does not hold vectors; names file and place.
+    What it takes, returns and raises is as for `report.verify_files`.
     """
-    files = []
-    for path in file_list(paths):
-        doc = read_json(path, "vectors")
-        check = check_prim if isinstance(doc.value, dict) and "gran" in doc.value else check_vectors
-        files.append(check(path, doc))
-    return Report("vectors", files)
+    return verify_files("vectors", paths, _check, "vectors")
+
+
+def _check(path: str, doc: Node) -> FileReport:
+    check = check_prim if isinstance(doc.value, dict) and "gran" in doc.value else check_vectors
+    return check(path, doc)
