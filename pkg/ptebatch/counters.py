@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["COUNTERS", "GOLDEN", "Counter"]
+__all__ = ["COUNTERS", "GOLDEN", "Counter", "dsb", "tlbi"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +89,13 @@ COUNTERS: Mapping[str, Counter] = MappingProxyType(_read(_TABLE))
 
 #: names of the golden vectors' counters, in their order
 GOLDEN: tuple[str, ...] = tuple(COUNTERS)[:27]
+
+
+def tlbi(counters: Mapping[str, int]) -> int:
+    """Return the TLBI instructions of conversions and flushes together, those of one CPU included."""
+    return sum(nr for name, nr in counters.items() if name.startswith(("convert_", "flush_")) and name.endswith(("e1is", "e1")))
+
+
+def dsb(counters: Mapping[str, int]) -> int:
+    """Return the DSB instructions of conversions and flushes together."""
+    return counters.get("convert_dsb", 0) + counters.get("flush_dsb", 0)

@@ -27,13 +27,13 @@ ROOMS = {
     "traces": "errors events machine mm notation operations",  # of mm only the type of a result
     "layouts": "bits errors machine mm notation report",
     "snapshot": "bits errors machine mm notation",  # notation has the patterns of exclusivity
-    "simulate": "bits errors kernels layouts machine mm operations report snapshot strategies",
+    "simulate": "bits counters errors kernels layouts machine mm operations report snapshot strategies",
     "checker": "bits errors events machine mm notation reference report strategies",
     "verify": "arm64 base bits counters errors events kernels machine mm notation reference strategies",
     "testing": "bits checker errors events kernels layouts machine mm notation reference strategies",
     "cli": "base bits checker counters errors kernels layouts machine mm notation operations report simulate snapshot strategies "
     "traces verify workloads",
-    "workloads": "bits errors layouts machine mm reference report",
+    "workloads": "bits counters errors layouts machine mm reference report",
     "base": "",
     "arm64": "",
     "batch": "",

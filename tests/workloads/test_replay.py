@@ -107,6 +107,12 @@ def test_what_is_a_stack_gets_none_and_what_cannot_be_modelled_is_named():
     assert "MAP_LOCKED is not modelled" in one("|MAP_LOCKED").unread[0].why
 
 
+@pytest.mark.parametrize("folio", [3 << 12, 2 << 12, 4 << 20, 1000])
+def test_a_size_that_folios_cannot_have_is_refused_not_rounded(folio):
+    with pytest.raises(LayoutError, match=f"folios of {folio} bytes cannot be"):
+        made("munmap(0x1000, 4096) = 0\n", folio=folio)
+
+
 @pytest.mark.parametrize("call", ["process_madvise(3, [], 1, MADV_COLD, 0)", "mbind(0x1000, 4096, MPOL_BIND, [0x1], 2, 0)"])
 def test_what_moves_or_ages_memory_is_not_passed_over(call):
     assert [each.why for each in made(f"{call} = 0\n").unread] == [f"{call.partition('(')[0]}() is not replayed"]

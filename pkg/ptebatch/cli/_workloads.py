@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..bits import PROT_READ, PROT_WRITE
+from ..counters import dsb, tlbi
 from ..errors import PtebatchError
 from ..layouts import get_layout
 from ..operations import parse_protection
 from ..report import parse_size, size_text
 from ..simulate.runs import kernel_machines
 from ..workloads import CALLS, Called, Lived, call_layout, parse, parse_calls, run_workload
-from ..workloads.life import tlbi_of
 from ._print import Column, put, put_csv, put_json, table
 
 __all__ = ["asks_calls", "compare_calls", "compare_workload"]
@@ -50,16 +50,15 @@ each round. The programs run on the reference, the slow form of the model."""
 
 def compare_workload(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Run a workload on every kernel and with every size of folios, and print it."""
-    check(args)
+    _refuse(args, NOT_FOR_WORKLOADS, "is for one call and what it starts from; leave it out, --workload makes its own memory")
     row, values = parse(args.workload)
     machines = kernel_machines(args.kernels or KERNELS, args.machine or "")
     page = machines[0].page_size
-    sizes = [parse_size(part) for part in (args.folio or FOLIOS).split(",")]
     lived: list[Lived] = []
-    for size in sizes:
+    for size in map(parse_size, (args.folio or FOLIOS).split(",")):
         for machine in machines:
             say(f"{args.workload}: {machine.release}, folios of {size_text(size)}")
-            lived.append(run_workload(args.workload, machine, 0 if size == page else size, 0))
+            lived.append(run_workload(args.workload, machine, size))
     if args.json:
         put_json({"verb": "compare", "workload": args.workload, "runs": [each.to_dict() for each in lived]})
     elif args.csv:
@@ -123,9 +122,7 @@ def asks_calls(args: argparse.Namespace) -> bool:
 
 def compare_calls(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Make the calls of --op on each layout and kernel, and print what each cost."""
-    for option in _NOT_FOR_CALLS:
-        if getattr(args, _NAMES.get(option, option), None) not in (None, False):
-            raise PtebatchError(f"--{option} goes with ro, rw and none only; leave it out of --op {args.op}")
+    _refuse(args, _NOT_FOR_CALLS, f"goes with ro, rw and none only; leave it out of --op {args.op}")
     calls = parse_calls(args.op)
     machines = kernel_machines(args.kernels or KERNELS, args.machine or "")
     size = parse_size(args.size) if args.size is not None else CALL_SIZE
@@ -168,14 +165,11 @@ none is a time."""
 def _cost(one: Called) -> tuple[int, ...]:
     c = one.counters
     entries = c.get("pte_writes", 0) + c.get("pte_xchg", 0) + c.get("pte_cmpxchg", 0)
-    dsb = c.get("convert_dsb", 0) + c.get("flush_dsb", 0)
-    return one.calls, c.get("faults", 0), c.get("pte_reads", 0), entries, c.get("unfolds", 0), c.get("folds", 0), tlbi_of(c), dsb
+    return one.calls, c.get("faults", 0), c.get("pte_reads", 0), entries, c.get("unfolds", 0), c.get("folds", 0), tlbi(c), dsb(c)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Refuse options that a workload has no use for."""
-    for option in NOT_FOR_WORKLOADS:
+def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
+    """Refuse options that are given and that there is no use for."""
+    for option in options:
         if getattr(args, _NAMES.get(option, option), None) not in (None, False):
-            raise PtebatchError(
-                f"--{option} is for one call and what it starts from; leave it out, --workload makes its own memory"
-            )
+            raise PtebatchError(f"--{option} {why}")

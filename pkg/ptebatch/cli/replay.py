@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         for size in (parse_size(part) for part in args.folio.split(",")):
             for machine in machines:
                 say(f"{args.file}: {machine.release}, folios of {size_text(size)}")
-                found.append(replay(calls, machine, 0 if size == page else size, args.touch))
+                found.append(replay(calls, machine, size, args.touch))
     if args.json:
         put_json({"verb": "replay", "file": args.file, "touch": args.touch, "runs": [_plain(one) for one in found]})
     else:

@@ -71,6 +71,11 @@ class Thp:
     madvise: frozenset[int] = frozenset()
     use_zero_page: bool = True
 
+    @classmethod
+    def only(cls, order: int) -> Thp:
+        """One size for every VMA; 0: none but single pages."""
+        return cls(frozenset({order} if order else ()))
+
     def of(self, flags: int) -> frozenset[int]:
         """Orders that a VMA with these flags may get."""
         if flags & b.VM_NOHUGEPAGE:

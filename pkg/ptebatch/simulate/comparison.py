@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import bits
+from ..counters import dsb, tlbi
 from ..machine import Machine
 from ..report import between_text, count_text
 
@@ -60,16 +61,6 @@ class Difference:
         """Return the two counted together."""
         both = {name: self.bits.get(name, 0) + other.bits.get(name, 0) for name in (*BITS, "other")}
         return Difference(self.ptes + other.ptes, {name: n for name, n in both.items() if n})
-
-
-def tlbi(counters: Mapping[str, int]) -> int:
-    """Return the TLBI instructions of conversions and final flushes together."""
-    return sum(counters[f"{of}_{kind}"] for of in ("convert", "flush") for kind in ("vale1is", "rvale1is", "aside1is"))
-
-
-def dsb(counters: Mapping[str, int]) -> int:
-    """Return the DSB instructions of conversions and final flushes together."""
-    return counters["convert_dsb"] + counters["flush_dsb"]
 
 
 @dataclass(frozen=True, slots=True)

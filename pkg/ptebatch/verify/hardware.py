@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bits import PG_ANON_EXCLUSIVE, PTE_SPECIAL, VM_NORESERVE
+from ..counters import dsb
 from ..errors import MachineError, PtebatchError
 from ..kernels import ERAS, row_of
 from ..machine import GRANULES, Machine
@@ -253,4 +254,4 @@ def tlbi_of(result: Result) -> dict[str, int]:
 
 def barriers(result: Result) -> int:
     """DSBs of conversions and of the final flushes."""
-    return int(result["convert_dsb"] + result["flush_dsb"])
+    return dsb(result.counters)

@@ -62,7 +62,7 @@ class _Region:
         block = self.machine.cont_ptes.bit_length() - 1
         orders = {"base": 0, "half": block - 1, "mthp": block, "double": block + 1}
         order = orders.get(kind, self.machine.pmd_order)
-        self.thp = Thp(frozenset({order} if order else ()))
+        self.thp = Thp.only(order)
         self.mm = LiveMM.make(self.machine, thp=self.thp)
         # what the rest of the process keeps: tables of PMDs
         self.mm.mmap(0xFFFF_BFFF_0000, self.page, b.PROT_READ)
@@ -213,7 +213,7 @@ LINES: Sequence[Sequence[_Step]] = (
     (("-map", lambda r: r.fresh()), ("munmap", lambda r: r.unmap())),
     (
         ("-map", lambda r: r.fresh()),
-        ("-all", lambda r: setattr(r.mm, "thp", Thp(frozenset({r.machine.pmd_order})))),
+        ("-all", lambda r: setattr(r.mm, "thp", Thp.only(r.machine.pmd_order))),
         ("collapse", lambda r: r.advise(m.MADV_COLLAPSE)),
         ("munmap_collapsed", lambda r: r.unmap()),
         ("-as before", lambda r: setattr(r.mm, "thp", r.thp)),

@@ -150,7 +150,7 @@ class Script:
     def mmap(self, call: Call) -> LiveMM:
         """Anonymous memory; `arg`: the size in KiB that is enabled."""
         mm, order = self.room(call), self.order(call.arg)
-        mm.thp = Thp(frozenset({order})) if order else Thp()
+        mm.thp = Thp.only(order)
         mm.mmap(call.start, call.length, b.PROT_READ | b.PROT_WRITE, vm_flags=0 if order else b.VM_NOHUGEPAGE)
         return mm
 

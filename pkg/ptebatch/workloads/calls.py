@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -74,13 +75,12 @@ class _Run:
         self.mm, self.start, self.size = mm, start, size
         self.child: LiveMM | None = None
         self.nr = 0
-        self.counters: dict[str, int] = {}
+        self.counters: Counter[str] = Counter()
 
     def add(self, counters: Mapping[str, int]) -> None:
         """Take in a call's counters."""
         self.nr += 1
-        for name, value in counters.items():
-            self.counters[name] = self.counters.get(name, 0) + value
+        self.counters.update(counters)
 
     def each(self, step: int) -> range:
         """Addresses, so many pages apart."""
@@ -207,11 +207,11 @@ def live_of(mm: MM) -> LiveMM:
             live.alloc_above(addr)
             live.populate_table(addr)
     live.ptes.update(words)
-    for word in words.values():
-        if p.pte_present(word) and not p.pte_special(word):
-            pfn = p.pte_pfn(machine.page_shift, word)
-            frames.get(frames.folios[pfn])
-            frames.map_pages(frames.folios[pfn], pfn, 1, live.mm_id)
+    for addr in words:
+        mapped = live.mapped_pfn(addr)
+        if mapped is not None:
+            frames.get(frames.folios[mapped])
+            frames.map_pages(frames.folios[mapped], mapped, 1, live.mm_id)
     for folio in folios.values():
         frames.put(folio)
     frames.anon_exclusive.update(exclusive)
@@ -260,7 +260,7 @@ def call_layout(
     run.mm.thp = Thp(frozenset(order for order in layout.orders(machine) if order >= 2))
     out = []
     for call in calls:
-        run.nr, run.counters = 0, {}
+        run.nr, run.counters = 0, Counter()
         call.make(run)
-        out.append(Called(call.name, machine, run.nr, run.counters, standing(run.mm)))
+        out.append(Called(call.name, machine, run.nr, dict(run.counters), standing(run.mm)))
     return out

@@ -8,22 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .. import bits as b
+from ..counters import dsb, tlbi
+from ..errors import LayoutError
 from ..machine import Machine
 from ..reference import pte as p
 from ..reference.fault import Signal
 from ..reference.live import LiveMM, Thp
 from ..reference.result import RefResult
+from ..report import size_text
 
 __all__ = ["Life", "Lived", "Round"]
 
 #: where the memory of workloads begins
 BASE = 1 << 40
-
-
-def tlbi_of(counters: Mapping[str, int]) -> int:
-    """TLBI instructions in a call's counters, of conversions and of flushes, those of one CPU included."""
-    groups, kinds = ("convert_", "flush_"), ("e1is", "e1")
-    return sum(nr for name, nr in counters.items() if name.startswith(groups) and name.endswith(kinds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +77,12 @@ class Lived:
     @property
     def tlbi(self) -> int:
         """TLBI instructions, of conversions and of flushes, those of one CPU included."""
-        return tlbi_of(self.counters)
+        return tlbi(self.counters)
 
     @property
     def dsb(self) -> int:
         """Barriers."""
-        return self.counters["convert_dsb"] + self.counters["flush_dsb"]
+        return dsb(self.counters)
 
     def to_dict(self) -> dict[str, object]:
         """Return what ``--json`` prints."""
@@ -111,6 +108,22 @@ def standing(mm: LiveMM) -> Round:
     return Round(len(present) + huge, folded, huge)
 
 
+def order_of(folio: int, machine: Machine) -> int:
+    """Order of folios of so many bytes; 0: single pages.
+
+    Raises
+    ------
+    LayoutError
+        Anonymous memory cannot have such folios.
+    """
+    page = machine.page_size
+    order = max(0, (folio // page).bit_length() - 1)
+    if folio and (folio != page << order or not (order == 0 or 2 <= order <= machine.pmd_order)):
+        largest = size_text(page << machine.pmd_order)
+        raise LayoutError(f"folios of {folio} bytes cannot be; give {size_text(4 * page)} to {largest}, a power of two")
+    return order
+
+
 class Life:
     """A process that a workload runs in.
 
@@ -131,7 +144,7 @@ class Life:
 
     def __init__(self, machine: Machine, order: int, seed: int = 0) -> None:
         memory = 96 << machine.pmd_order
-        self.mm = LiveMM.make(machine, memory=memory, thp=Thp(frozenset({order} if order else ())))
+        self.mm = LiveMM.make(machine, memory=memory, thp=Thp.only(order))
         self.page = machine.page_size
         self.chance = random.Random(seed)
         self.calls: Counter[str] = Counter()
@@ -230,11 +243,12 @@ class Parameter:
         One clause; sizes are in bytes.
     size : bool
         Written as 64K, 2M.
-    least : int
-        The least that it may be.
+    least, most : int
+        What it may be, if it is no size.
     """
 
     default: int
     what: str
     size: bool = field(default=False)
     least: int = 1
+    most: int = 1_000_000

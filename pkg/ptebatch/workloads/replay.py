@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .. import bits as b
+from ..counters import dsb, tlbi
 from ..errors import LayoutError, SyscallError
 from ..machine import Machine
 from ..reference import madvise as m
@@ -21,7 +22,7 @@ from ..reference.filemap import Inode
 from ..reference.live import LiveMM, Thp
 from ..reference.mmap import VM_OF_MAP_STACK
 from ..reference.mremap import MREMAP_FIXED, MREMAP_MAYMOVE
-from .life import standing, tlbi_of
+from .life import order_of, standing
 from .strace import Traced, Unread
 
 __all__ = ["TOUCHES", "Cost", "Replayed", "replay"]
@@ -95,11 +96,17 @@ class Cost:
     def add(self, counters: Mapping[str, int]) -> None:
         """Take in a call's counters."""
         self.faults += counters.get("faults", 0)
-        self.tlbi += tlbi_of(counters)
-        self.dsb += counters["convert_dsb"] + counters["flush_dsb"]
+        self.tlbi += tlbi(counters)
+        self.dsb += dsb(counters)
         self.unfolds += counters["unfolds"]
         self.folds += counters["folds"]
         self.ptes += counters["pte_writes"] + counters["pte_xchg"]
+
+    def __iadd__(self, other: Cost) -> Cost:
+        """Take in what other calls cost."""
+        for each in fields(Cost):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        return self
 
 
 @dataclass(slots=True)
@@ -136,8 +143,7 @@ class Replayed:
         """All of it."""
         out = Cost()
         for cost in self.costs.values():
-            for name in Cost.__dataclass_fields__:
-                setattr(out, name, getattr(out, name) + getattr(cost, name))
+            out += cost
         return out
 
 
@@ -146,8 +152,7 @@ class _Replay:
 
     def __init__(self, machine: Machine, order: int, touch: str) -> None:
         self.page = machine.page_size
-        thp = Thp(frozenset({order} if order else ()))
-        self.first = LiveMM.make(machine, memory=(1 << 14) << machine.pmd_order, thp=thp)
+        self.first = LiveMM.make(machine, memory=(1 << 14) << machine.pmd_order, thp=Thp.only(order))
         self.mms: dict[int, LiveMM] = {}
         self.out = Replayed(machine, order)
         self.touch = TOUCHES[touch]
@@ -177,10 +182,8 @@ class _Replay:
         except (SyscallError, LayoutError, KeyError, ValueError, IndexError) as e:
             self.unread(call, self._why(call, e))
             return
-        self.out.costs.setdefault(name, Cost())
-        total = self.out.costs[name]
-        for each in Cost.__dataclass_fields__:
-            setattr(total, each, getattr(total, each) + getattr(cost, each))
+        total = self.out.costs.setdefault(name, Cost())
+        total += cost
         self.out.dearest.append((call.line, f"{name}({', '.join(call.args)})", cost))
 
     def _why(self, call: Traced, e: Exception) -> str:
@@ -196,14 +199,10 @@ class _Replay:
 
     # Calls
 
-    def counted(self, cost: Cost, counters: Mapping[str, int]) -> None:
-        """Take in what a call counted."""
-        cost.add(counters)
-
     def touched(self, mm: LiveMM, start: int, size: int) -> None:
         """Write what the program is assumed to write."""
         cost = self.out.costs.setdefault("(touch)", Cost())
-        nr = -(-size // self.page)
+        nr = mm.page_align(size) // self.page
         if nr > MOST and self.touch(2):
             self.out.assumed[f"of ranges larger than {MOST} pages the first {MOST} are touched"] += 1
         for i in self.touch(min(nr, MOST)):
@@ -221,7 +220,7 @@ class _Replay:
         """mmap() where the recording says that it went."""
         length, prot, flags, fd = int(call.args[1]), _flags(call.args[2], _PROT), call.args[3].split("|"), call.args[4]
         assert call.ret is not None
-        size = -(-length // self.page) * self.page
+        size = mm.page_align(length)
         what: dict[str, Any] = {}
         shared = any(flag in ("MAP_SHARED", "MAP_SHARED_VALIDATE") for flag in flags)
         if "MAP_ANONYMOUS" not in flags and "MAP_ANON" not in flags:
@@ -237,18 +236,18 @@ class _Replay:
             if flag in flags:
                 raise LayoutError(f"{flag} is not modelled; record the program without it")
         what["vm_flags"] = sum(vm_flag for flag, vm_flag in _VM_FLAGS.items() if flag in flags)
-        self.counted(cost, mm.mmap_fixed(call.ret, size, prot, shared=shared, **what).counters)
+        cost.add(mm.mmap_fixed(call.ret, size, prot, shared=shared, **what).counters)
         if "MAP_POPULATE" in flags or (prot & b.PROT_WRITE and not shared):
             self.touched(mm, call.ret, size)
 
     def munmap(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """munmap()."""
-        self.counted(cost, mm.munmap(int(call.args[0], 0), int(call.args[1])).counters)
+        cost.add(mm.munmap(int(call.args[0], 0), int(call.args[1])).counters)
 
     def mprotect(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """mprotect() and pkey_mprotect()."""
         start, size, prot = int(call.args[0], 0), int(call.args[1]), _flags(call.args[2], _PROT)
-        self.counted(cost, mm.mprotect(start, size, prot).counters)
+        cost.add(mm.mprotect(start, size, prot).counters)
         if prot & b.PROT_WRITE:
             self.touched(mm, start, size)
 
@@ -257,7 +256,7 @@ class _Replay:
         advice = call.args[2].split(" ")[0]
         if advice in _WITHOUT_EFFECT:
             return
-        self.counted(cost, mm.madvise(int(call.args[0], 0), int(call.args[1]), _ADVICE[advice]).counters)
+        cost.add(mm.madvise(int(call.args[0], 0), int(call.args[1]), _ADVICE[advice]).counters)
 
     def mremap(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """mremap() to where the recording says that it went."""
@@ -265,7 +264,7 @@ class _Replay:
         assert call.ret is not None
         moves = call.ret != start
         flags = MREMAP_MAYMOVE | MREMAP_FIXED if moves else 0
-        self.counted(cost, mm.mremap(start, old, new, flags, call.ret if moves else 0).counters)
+        cost.add(mm.mremap(start, old, new, flags, call.ret if moves else 0).counters)
         if new > old:
             self.touched(mm, call.ret + old, new - old)
 
@@ -278,7 +277,7 @@ class _Replay:
         result = mm.brk(call.ret)
         if result.pages != call.ret:
             raise LayoutError(f"the model's heap ends at {result.pages:#x}; another mapping is in its way")
-        self.counted(cost, result.counters)
+        cost.add(result.counters)
         if call.ret > old:
             self.touched(mm, old, call.ret - old)
 
@@ -290,7 +289,7 @@ class _Replay:
             return
         self.out.assumed["nobody writes what is mapped before a fork again: copies after it are not in the counts"] += 1
         child = mm.fork()
-        self.counted(cost, mm.counters)
+        cost.add(mm.counters)
         self.mms[call.ret] = child
 
     def execve(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
@@ -301,7 +300,7 @@ class _Replay:
         fresh = LiveMM(mm.machine, frames=mm.frames, thp=mm.thp, files=mm.files)
         self.mms[call.pid] = fresh
         if users == [call.pid]:
-            self.counted(cost, mm.exit().counters)
+            cost.add(mm.exit().counters)
 
     def exit_group(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """exit_group()."""
@@ -310,19 +309,19 @@ class _Replay:
         if len(set(map(id, self.mms.values()))) > 1:
             for pid in gone:
                 del self.mms[pid]
-            self.counted(cost, mm.exit().counters)
+            cost.add(mm.exit().counters)
 
     def mlock(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """mlock(), mlock2() and munlock()."""
         start, size = int(call.args[0], 0), int(call.args[1])
         if call.name == "munlock":
-            self.counted(cost, mm.munlock(start, size).counters)
+            cost.add(mm.munlock(start, size).counters)
         else:
-            self.counted(cost, mm.mlock(start, size, on_fault="MLOCK_ONFAULT" in call.args[-1]).counters)
+            cost.add(mm.mlock(start, size, on_fault="MLOCK_ONFAULT" in call.args[-1]).counters)
 
     def mseal(self, mm: LiveMM, call: Traced, cost: Cost) -> None:
         """mseal()."""
-        self.counted(cost, mm.mseal(int(call.args[0], 0), int(call.args[1])).counters)
+        cost.add(mm.mseal(int(call.args[0], 0), int(call.args[1])).counters)
 
     def look(self) -> None:
         """How all memory stands now."""
@@ -391,12 +390,11 @@ def replay(
     Raises
     ------
     LayoutError
-        A pattern of touches that nobody knows.
+        A pattern of touches that nobody knows, or a size that is not one of folios.
     """
     if touch not in TOUCHES:
         raise LayoutError(f"touch={touch!r} is unknown; give one of {', '.join(TOUCHES)}")
-    order = (folio // machine.page_size).bit_length() - 1 if folio else 0
-    run = _Replay(machine, order, touch)
+    run = _Replay(machine, order_of(folio, machine), touch)
     for call in calls:
         if isinstance(call, Unread):
             run.out.unread.append(call)

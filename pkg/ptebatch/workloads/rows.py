@@ -10,7 +10,7 @@ from ..errors import LayoutError, closest
 from ..machine import Machine
 from ..report import parse_size, size_text
 from . import runtimes
-from .life import Life, Lived, Parameter
+from .life import Life, Lived, Parameter, order_of
 
 __all__ = ["WORKLOADS", "Workload", "parse", "run_workload"]
 
@@ -43,7 +43,7 @@ def _row(name: str, program: Callable[..., None], size: int, rounds: int, **more
 
 
 def _share(default: int, what: str) -> Parameter:
-    return Parameter(default, f"per cent of the pages that are {what} in a round; 0: one page", least=0)
+    return Parameter(default, f"per cent of the pages that are {what} in a round; 0: one page", least=0, most=100)
 
 
 _ROWS = (
@@ -99,7 +99,7 @@ def _value(name: str, key: str, text: str, parameter: Parameter) -> int:
         return parse_size(text)
     if not text.isascii() or not text.isdigit() or not parameter.least <= int(text) <= 1_000_000:
         raise LayoutError(f"{key}={text!r} of workload {name!r} is no number; give a whole one from {parameter.least} on")
-    if "per cent" in parameter.what and int(text) > 100:
+    if int(text) > parameter.most:
         raise LayoutError(f"{key}={text} of workload {name!r} is more than all; give 0 to 100 per cent")
     return int(text)
 
@@ -127,11 +127,7 @@ def run_workload(text: str, machine: Machine, folio: int = 0, seed: int = 0) -> 
         A text that is none, a size that is not one of folios or no whole number of pages.
     """
     row, values = parse(text)
-    page = machine.page_size
-    order = (folio // page).bit_length() - 1 if folio else 0
-    if folio and (folio != page << order or not (order == 0 or 2 <= order <= machine.pmd_order)):
-        largest = size_text(page << machine.pmd_order)
-        raise LayoutError(f"folios of {folio} bytes cannot be; give {size_text(4 * page)} to {largest}, a power of two")
+    page, order = machine.page_size, order_of(folio, machine)
     for key, value in values.items():
         if row.parameters[key].size and (value % page or not page <= value <= 256 << 20):
             raise LayoutError(f"{key}={value} is not whole pages of {size_text(page)}, or more than 256M; round it")
