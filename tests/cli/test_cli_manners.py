@@ -230,3 +230,9 @@ def test_closed_streams_are_no_traceback(how):
     assert "Traceback" not in done.stderr and done.returncode == (2 if ">&-" in how and not how.startswith("2") else 0)
     if how == ">&-":
         assert "standard output is closed" in done.stderr
+
+
+def test_the_living_model_is_loaded_only_for_those_who_ask_for_it():
+    ask = "import sys, ptebatch.cli; print([n for n in sys.modules if n in ('ptebatch.workloads', 'ptebatch.reference.live')])"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -6,17 +6,19 @@ import ctypes
 import os
 
 import pytest
-from tests.beside import libc, of_a_child, system
 
 from ptebatch import bits as b
 from ptebatch.machine import Machine
 from ptebatch.reference.fault import Signal
 from ptebatch.reference.live import LiveMM
 from ptebatch.reference.mmap import VM_OF_MAP_STACK
+from ptebatch.verify.hostkernel import in_child, system_call, vm_flags
 
 BASE = 1 << 40
 PAGE = 4096
 R, RW, NONE = 1, 3, 0
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def test_a_stack_grows_to_its_limit():
@@ -32,11 +34,11 @@ def test_a_stack_grows_to_its_limit():
 
 
 def _resident_when_moved() -> list[int]:
-    assert not system("mmap", BASE, 4 * PAGE, RW, 0x32, -1, 0) and not system("mlock", BASE, 4 * PAGE)
+    assert not system_call("mmap", BASE, 4 * PAGE, RW, 0x32, -1, 0) and not system_call("mlock", BASE, 4 * PAGE)
     to = BASE + 64 * PAGE
-    assert not system("mremap", BASE, 4 * PAGE, 8 * PAGE, 3, to)
+    assert not system_call("mremap", BASE, 4 * PAGE, 8 * PAGE, 3, to)
     there = (ctypes.c_ubyte * 8)()
-    assert not libc.mincore(ctypes.c_long(to), ctypes.c_long(8 * PAGE), there)
+    assert not _libc.mincore(ctypes.c_long(to), ctypes.c_long(8 * PAGE), there)
     return [each & 1 for each in there]
 
 
@@ -47,40 +49,36 @@ def test_what_is_locked_is_there_when_it_has_moved_and_grown(host):
     to = BASE + 64 * PAGE
     mm.mremap(BASE, 4 * PAGE, 8 * PAGE, 3, to)
     ours = [int(mm.is_there(to + i * PAGE, write=False)) for i in range(8)]
-    assert ours == of_a_child(_resident_when_moved) == [1] * 8
+    assert ours == in_child(_resident_when_moved) == [1] * 8
 
 
 def _flags_of_a_stack() -> list[str]:
-    function = libc.mmap
-    function.restype = ctypes.c_long
-    at = function(*(ctypes.c_long(arg) for arg in (BASE, PAGE, RW, 0x20032, -1, 0)))
-    with open("/proc/self/smaps") as smaps:
-        text = smaps.read().split(f"{at:x}-", 1)[1]
-    return text.split("VmFlags:", 1)[1].split("\n", 1)[0].split()
+    assert not system_call("mmap", BASE, PAGE, RW, 0x20032, -1, 0)
+    return vm_flags(BASE)
 
 
 def test_what_is_mapped_as_a_stack_takes_no_huge_pages_on_the_running_kernel(host):
-    assert ("nh" in of_a_child(_flags_of_a_stack)) == bool(VM_OF_MAP_STACK & b.VM_NOHUGEPAGE)
+    assert ("nh" in in_child(_flags_of_a_stack)) == bool(VM_OF_MAP_STACK & b.VM_NOHUGEPAGE)
 
 
 def _brk_of_kernel() -> list[int]:
     """How far brk() goes with a mapping three pages behind the end of the heap, in pages; in a child."""
-    libc.syscall.restype = ctypes.c_long
+    _libc.syscall.restype = ctypes.c_long
     number = {"x86_64": 12, "aarch64": 214}[os.uname().machine]
 
     def brk(at: int) -> int:
-        return int(libc.syscall(ctypes.c_long(number), ctypes.c_long(at)))
+        return int(_libc.syscall(ctypes.c_long(number), ctypes.c_long(at)))
 
     begin = -(-brk(0) // PAGE) * PAGE
     assert brk(begin) == begin
-    assert system("mmap", begin + 3 * PAGE, PAGE, R, 0x100022, -1, 0) == 0
+    assert system_call("mmap", begin + 3 * PAGE, PAGE, R, 0x100022, -1, 0) == 0
     return [(brk(begin + nr * PAGE) - begin) // PAGE for nr in (1, 3, 2, 0, 4)]
 
 
 def test_a_heap_stops_where_the_running_kernels_does(host):
     if os.uname().machine not in ("x86_64", "aarch64"):
         pytest.skip("the number of brk() is not known here")
-    theirs = of_a_child(_brk_of_kernel)
+    theirs = in_child(_brk_of_kernel)
     mm = LiveMM.make(host)
     mm.start_brk = mm.brk_end = BASE
     mm.mmap(BASE + 3 * PAGE, PAGE, R)
@@ -130,7 +128,7 @@ def _places_of_kernel() -> tuple[list[tuple[int, int, bool]], list[int]]:
     """The mappings of this process, (first, end, grows down), and where it places what says no place."""
 
     def calls(name):
-        function = getattr(libc, name)
+        function = getattr(_libc, name)
         function.restype = ctypes.c_long
         return lambda *args: int(function(*(ctypes.c_long(arg) for arg in args)))
 
@@ -163,7 +161,7 @@ def _ours(host: Machine, mapped: list[tuple[int, int, bool]]) -> list[int]:
 def test_a_mapping_without_a_place_goes_where_the_running_kernel_puts_it(host):
     # an allocator may map something meanwhile, once
     for _ in range(3):
-        mapped, theirs = of_a_child(_places_of_kernel)
+        mapped, theirs = in_child(_places_of_kernel)
         ours = _ours(host, mapped)
         if ours == theirs:
             break

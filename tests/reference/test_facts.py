@@ -9,11 +9,9 @@ a file opened read-only (LTP mprotect01 c), code that is executed (mprotect04 b)
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass, field
 
 import pytest
-from tests.beside import system
 
 from ptebatch import bits as b
 from ptebatch.base.access import access
@@ -23,6 +21,7 @@ from ptebatch.reference import madvise as m
 from ptebatch.reference.fault import Signal
 from ptebatch.reference.live import LiveMM
 from ptebatch.verify.host import host_machine
+from ptebatch.verify.hostkernel import in_child, system_call
 
 BASE = 1 << 40
 PAGE = 4096
@@ -317,43 +316,39 @@ def on_kernel(call: Call) -> int:
     name, first, size, arg = call
     at = BASE + first
     if name in ("mmap", "shared", "stack"):
-        return system("mmap", at, size, arg, (1 if name == "shared" else 2) | 0x30 | (0x100 if name == "stack" else 0), -1, 0)
+        return system_call(
+            "mmap", at, size, arg, (1 if name == "shared" else 2) | 0x30 | (0x100 if name == "stack" else 0), -1, 0
+        )
     if name == "mremap":
-        return system("mremap", at, size, size, 3, BASE + arg * PAGE)
+        return system_call("mremap", at, size, size, 3, BASE + arg * PAGE)
     if name == "resize":
-        return system("mremap", at, size, arg * PAGE, 0, 0)
+        return system_call("mremap", at, size, arg * PAGE, 0, 0)
     if name == "mseal":
-        return system("syscall", 462, at, size, 0)
+        return system_call("syscall", 462, at, size, 0)
     if name in ("munmap", "mlock"):
-        return system(name, at, size)
+        return system_call(name, at, size)
     if name in ("read", "write"):
         return -access(at, arg if name == "write" else -1)[0]
-    return system(name, at, size, arg)
+    return system_call(name, at, size, arg)
+
+
+def mapped() -> tuple[tuple[int, int, str], ...]:
+    """VMAs of the arena: first page, pages, read and write permission."""
+    vmas = []
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            where, perms = line.split()[:2]
+            start, end = (int(part, 16) for part in where.split("-"))
+            if BASE <= start < BASE + 1024 * PAGE:
+                vmas.append(((start - BASE) // PAGE, (end - start) // PAGE, perms[:2]))
+    return tuple(vmas)
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.case)
 def test_the_running_kernel_does_what_is_said(host, fact):
     if [*map(int, host.kernel.split("."))] < [*map(int, fact.since.split("."))]:
         pytest.skip(f"since {fact.since}")
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            got = [on_kernel(call) for call in (*fact.before, fact.call)]
-            vmas = []
-            with open("/proc/self/maps") as maps:
-                for line in maps:
-                    where, perms = line.split()[:2]
-                    start, end = (int(part, 16) for part in where.split("-"))
-                    if BASE <= start < BASE + 1024 * PAGE:
-                        vmas.append(((start - BASE) // PAGE, (end - start) // PAGE, perms[:2]))
-            os.write(writing, repr((got, tuple(vmas))).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answers:
-        got, vmas = eval(answers.read())
-    os.waitpid(pid, 0)
+    got, vmas = in_child(lambda: ([on_kernel(call) for call in (*fact.before, fact.call)], mapped()))
     assert got[-1] == fact.expected
     assert fact.vmas is None or vmas == fact.vmas
 

@@ -29,6 +29,7 @@ from typing import Any
 from ..errors import PtebatchError
 from ..layouts import Layout
 from ..machine import Machine
+from ..operations import OPERATIONS
 from ..simulate.comparison import Comparison, total
 from ..simulate.runs import compare, kernel_machines, kernel_rows
 from ..simulate.start import World
@@ -39,7 +40,6 @@ from ._first import first_screen
 from ._options import Source, add_run_arguments, add_source_arguments, of_process, ops_of, source, sources, starts, strategies_of
 from ._print import progress, put, put_csv, put_json
 from ._tables import LEGEND, by_op, full_tables, shown
-from ._workloads import asks_calls, compare_calls, compare_workload
 
 EXAMPLES = """\
 examples:
@@ -79,14 +79,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
-    if args.workload is not None:
-        with progress() as say:
-            compare_workload(args, say)
-        return 0
-    if asks_calls(args):
-        with progress() as say:
-            compare_calls(args, say)
-        return 0
+    if args.workload is not None or any(part.strip().lower() not in OPERATIONS for part in args.op.split(",")):
+        # the living model is loaded only for those who ask for it
+        from ._workloads import asks_calls, compare_calls, compare_workload
+
+        made = compare_workload if args.workload is not None else compare_calls if asks_calls(args) else None
+        if made is not None:
+            with progress() as say:
+                made(args, say)
+            return 0
     every = [name for name, s in STRATEGIES.items() if args.all or not s.flawed]
     if args.all and args.strategy is not None:
         raise PtebatchError(f"--strategy {args.strategy} and --all do not go together; give one of them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..counters import COUNTERS
 from ..kernels import ERAS
@@ -13,8 +13,10 @@ from ..machine import ERA_SWITCHES, GRANULES, MACHINES, Machine
 from ..notation.patterns import PATTERN_NAMES
 from ..report import size_text
 from ..strategies import STRATEGIES
-from ..workloads import CALLS, WORKLOADS, Parameter
 from ._print import Column, put, put_json, table
+
+if TYPE_CHECKING:
+    from ..workloads import Parameter
 
 EXAMPLES = """\
 examples:
@@ -52,8 +54,12 @@ def _rows(what: str) -> list[dict[str, Any]]:
     if what == "counters":
         return [{"name": c.name, "group": c.group, "meaning": c.meaning} for c in COUNTERS.values()]
     if what == "calls":
+        from ..workloads import CALLS
+
         return [{"name": row.name, "summary": row.summary} for row in CALLS.values()]
     if what == "workloads":
+        from ..workloads import WORKLOADS
+
         return [
             {"name": row.name, "summary": row.summary, "parameters": {key: one.default for key, one in row.parameters.items()}}
             for row in WORKLOADS.values()
@@ -84,6 +90,8 @@ def _counters() -> str:
 
 
 def _workloads() -> str:
+    from ..workloads import WORKLOADS
+
     rows = []
     for row in WORKLOADS.values():
         rows.append([row.name, row.summary, "\n".join(_parameter(key, one) for key, one in row.parameters.items())])
@@ -91,6 +99,8 @@ def _workloads() -> str:
 
 
 def _calls() -> str:
+    from ..workloads import CALLS
+
     rows = [[row.name, row.summary] for row in CALLS.values()]
     return table([Column("name"), Column("what compare --op NAME does", wraps=True)], rows)
 

@@ -11,13 +11,15 @@ import argparse
 import gzip
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, PtebatchError
 from ..report import parse_size, size_text
 from ..simulate.runs import kernel_machines
-from ..workloads.replay import TOUCHES, Cost, Replayed, replay
-from ..workloads.strace import Traced, calls_of
 from ._print import Column, progress, put, put_json, table
+
+if TYPE_CHECKING:
+    from ..workloads.replay import Cost, Replayed
 
 EXAMPLES = """\
 examples:
@@ -36,7 +38,8 @@ LIMIT = 256 << 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument("file", metavar="FILE", help="what strace wrote, plain or .gz")
-    parser.add_argument("--touch", choices=list(TOUCHES), default="first", help="pages that are written (default: first)")
+    touch = "pages that are written: all, first or none (default: first)"
+    parser.add_argument("--touch", metavar="PAGES", default="first", help=touch)
     parser.add_argument("--kernels", metavar="all|A,B[,...]", default=KERNELS, help=f"(default: {KERNELS})")
     parser.add_argument("--folio", metavar="SIZE[,...]", default=FOLIOS, help=f"folios of anonymous memory (default: {FOLIOS})")
     parser.add_argument("--machine", metavar="switch=value[,...]", help="switches that all kernels have")
@@ -44,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
+    from ..workloads.replay import replay
+    from ..workloads.strace import Traced, calls_of
+
     calls = list(calls_of(_lines(args.file)))
     if not any(isinstance(call, Traced) for call in calls):
         raise PtebatchError(f"{args.file} holds no call of strace; give what 'strace -f -e trace=memory,process -o FILE' wrote")

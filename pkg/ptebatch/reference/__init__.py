@@ -17,15 +17,20 @@ PMD entries and splits · ``mmap``, ``mremap``, ``madvise``, ``mlock``, ``userfa
 
 from __future__ import annotations
 
-from .fault import Signal
-from .frames import Buddy, Frames
-from .live import LiveMM, Thp
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .mm import RefMM
 from .mmu import Folio, Observer
 from .result import RefResult
 from .strategies import DESIGNS, Design
 from .vma import RefVma
 from .window import Window
+
+if TYPE_CHECKING:
+    from .fault import Signal
+    from .frames import Buddy, Frames
+    from .live import LiveMM, Thp
 
 __all__ = [
     "DESIGNS",
@@ -42,3 +47,13 @@ __all__ = [
     "Thp",
     "Window",
 ]
+
+#: where the address space that lives has its names: whoever imports the package for its words need not load it
+_LIVING = {"Buddy": "frames", "Frames": "frames", "LiveMM": "live", "Signal": "fault", "Thp": "live"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what lives when it is asked for."""
+    if name in _LIVING:
+        return getattr(import_module(f".{_LIVING[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

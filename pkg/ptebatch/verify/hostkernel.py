@@ -13,12 +13,23 @@ import select
 import signal
 import struct
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..base.access import access
 from ..reference.madvise import MADV_GUARD_INSTALL, MADV_HUGEPAGE
 from .hostops import BASE, FILLED, MOVES, PROCESSES, Arena, Op, Outcome
 
-__all__ = ["Kernel", "kernel_release", "missing_calls", "page_size", "shows_maybe_guard", "zero_frames"]
+__all__ = [
+    "Kernel",
+    "in_child",
+    "kernel_release",
+    "missing_calls",
+    "page_size",
+    "shows_maybe_guard",
+    "system_call",
+    "vm_flags",
+    "zero_frames",
+]
 
 _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,7 +53,8 @@ def page_size() -> int:
     return _PAGE
 
 
-def _call(name: str, *args: int) -> int:
+def system_call(name: str, *args: int) -> int:
+    """A function of libc: 0, or the errno below it."""
     function = getattr(_libc, name)
     function.restype = ctypes.c_long
     ctypes.set_errno(0)
@@ -50,16 +62,33 @@ def _call(name: str, *args: int) -> int:
     return -ctypes.get_errno() if got == -1 else 0
 
 
+def in_child(ask: Callable[[], Any]) -> Any:
+    """What `ask` returns in a child of this process, made of plain values; None: it ended without an answer."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            with os.fdopen(writing, "wb") as answer:
+                answer.write(marshal.dumps(ask()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answers:
+        data = answers.read()
+    os.waitpid(pid, 0)
+    return marshal.loads(data) if data else None
+
+
 def _map(start: int, size: int, op: Op) -> int:
     kind = (_MAP_SHARED if op.shared else _MAP_PRIVATE) | _MAP_FIXED
     if op.name == "mapfile":
-        return _call("mmap", start, size, op.arg, kind, _file, op.first * _PAGE)
-    return _call("mmap", start, size, op.arg, kind | _MAP_ANONYMOUS, -1, 0)
+        return system_call("mmap", start, size, op.arg, kind, _file, op.first * _PAGE)
+    return system_call("mmap", start, size, op.arg, kind | _MAP_ANONYMOUS, -1, 0)
 
 
 def _move(start: int, size: int, op: Op) -> int:
     flags = _MREMAP_STAY if op.name == "dontunmap" else _MREMAP_MOVE
-    return _call("mremap", start, size, op.new_nr * _PAGE, flags, BASE + op.arg * _PAGE)
+    return system_call("mremap", start, size, op.new_nr * _PAGE, flags, BASE + op.arg * _PAGE)
 
 
 #: descriptor of the file that sequences map; each process of a sequence has it from the first
@@ -68,13 +97,13 @@ _file = -1
 _CALLS: Mapping[str, Callable[[int, int, Op], int]] = {
     **dict.fromkeys(("mmap", "mapfile"), _map),
     **dict.fromkeys(MOVES, _move),
-    "munmap": lambda start, size, op: _call("munmap", start, size),
-    "mprotect": lambda start, size, op: _call("mprotect", start, size, op.arg),
-    "madvise": lambda start, size, op: _call("madvise", start, size, op.arg),
-    "resize": lambda start, size, op: _call("mremap", start, size, op.arg * _PAGE, 0, 0),
-    "mlock": lambda start, size, op: _call("mlock", start, size),
-    "munlock": lambda start, size, op: _call("munlock", start, size),
-    "mseal": lambda start, size, op: _call("syscall", _MSEAL, start, size, 0),
+    "munmap": lambda start, size, op: system_call("munmap", start, size),
+    "mprotect": lambda start, size, op: system_call("mprotect", start, size, op.arg),
+    "madvise": lambda start, size, op: system_call("madvise", start, size, op.arg),
+    "resize": lambda start, size, op: system_call("mremap", start, size, op.arg * _PAGE, 0, 0),
+    "mlock": lambda start, size, op: system_call("mlock", start, size),
+    "munlock": lambda start, size, op: system_call("munlock", start, size),
+    "mseal": lambda start, size, op: system_call("syscall", _MSEAL, start, size, 0),
 }
 
 
@@ -88,28 +117,25 @@ def _make_file(pages: int) -> int:
 
 def missing_calls() -> list[str]:
     """Calls of `hostops.NAMES` that the running kernel has not."""
-    return ["mseal"] if _call("syscall", _MSEAL, 0, 0, 0) == -errno.ENOSYS else []
+    return ["mseal"] if system_call("syscall", _MSEAL, 0, 0, 0) == -errno.ENOSYS else []
 
 
 def shows_maybe_guard() -> bool:
     """Whether a VMA with a guard says so in smaps (VM_MAYBE_GUARD): 6.19 does, and later releases of earlier series."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            _map(BASE, _PAGE, Op("mmap", 0, 0, 1, 3))
-            _call("madvise", BASE, _PAGE, MADV_GUARD_INSTALL)
-            with open("/proc/self/smaps") as smaps:
-                text = smaps.read()
-            flags = text[text.index(f"{BASE:x}-") :].partition("VmFlags:")[2].partition("\n")[0]
-            os.write(writing, b"1" if "gu" in flags.split() else b"0")
-        finally:
-            os._exit(0)
-    os.close(writing)
-    answer = os.read(reading, 1)
-    os.close(reading)
-    os.waitpid(pid, 0)
-    return answer == b"1"
+
+    def flags() -> list[str]:
+        _map(BASE, _PAGE, Op("mmap", 0, 0, 1, 3))
+        system_call("madvise", BASE, _PAGE, MADV_GUARD_INSTALL)
+        return vm_flags(BASE)
+
+    return "gu" in (in_child(flags) or [])
+
+
+def vm_flags(start: int) -> list[str]:
+    """VmFlags in smaps of the VMA of this process that begins at an address."""
+    with open("/proc/self/smaps") as smaps:
+        text = smaps.read()
+    return text[text.index(f"{start:x}-") :].partition("VmFlags:")[2].partition("\n")[0].split()
 
 
 #: mappings of the zero pages that stay, so that their frames do
@@ -140,7 +166,7 @@ def _frames_of_zeros(pages: int) -> range:
     first = ctypes.addressof((ctypes.c_char * (2 * size)).from_buffer(held))
     at = -(-first // size) * size
     if pages > 1:
-        _call("madvise", first, 2 * size, MADV_HUGEPAGE)
+        system_call("madvise", first, 2 * size, MADV_HUGEPAGE)
     access(at)
     fd = os.open("/proc/self/pagemap", os.O_RDONLY)
     try:
