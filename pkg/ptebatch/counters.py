@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["COUNTERS", "GOLDEN", "Counter", "dsb", "tlbi"]
+__all__ = ["COUNTERS", "GOLDEN", "Counter", "dsb", "entries", "tlbi"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +99,8 @@ def tlbi(counters: Mapping[str, int]) -> int:
 def dsb(counters: Mapping[str, int]) -> int:
     """Return the DSB instructions of conversions and flushes together."""
     return counters.get("convert_dsb", 0) + counters.get("flush_dsb", 0)
+
+
+def entries(counters: Mapping[str, int]) -> int:
+    """Return the PTEs that were stored or exchanged, one a time."""
+    return sum(counters.get(f"pte_{kind}", 0) for kind in ("writes", "xchg", "cmpxchg"))

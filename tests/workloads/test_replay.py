@@ -107,6 +107,13 @@ def test_what_is_a_stack_gets_none_and_what_cannot_be_modelled_is_named():
     assert "MAP_LOCKED is not modelled" in one("|MAP_LOCKED").unread[0].why
 
 
+def test_entries_are_those_that_compare_counts():
+    begin = "1 mmap(0x10000000, 65536, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED, -1, 0) = 0x10000000\n"
+    one = made(begin + "1 fork() = 2\n", touch="all")
+    # 16 entries of the child are stored, and 16 of the parent's write-protected, each by an exchange
+    assert one.costs["fork"].ptes == 32
+
+
 @pytest.mark.parametrize("folio", [3 << 12, 2 << 12, 4 << 20, 1000])
 def test_a_size_that_folios_cannot_have_is_refused_not_rounded(folio):
     with pytest.raises(LayoutError, match=f"folios of {folio} bytes cannot be"):

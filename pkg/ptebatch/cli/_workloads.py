@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from ..bits import PROT_READ, PROT_WRITE
-from ..counters import dsb, tlbi
+from ..counters import dsb, entries, tlbi
 from ..errors import PtebatchError
 from ..layouts import get_layout
 from ..operations import parse_protection
@@ -164,8 +164,16 @@ none is a time."""
 
 def _cost(one: Called) -> tuple[int, ...]:
     c = one.counters
-    entries = c.get("pte_writes", 0) + c.get("pte_xchg", 0) + c.get("pte_cmpxchg", 0)
-    return one.calls, c.get("faults", 0), c.get("pte_reads", 0), entries, c.get("unfolds", 0), c.get("folds", 0), tlbi(c), dsb(c)
+    return (
+        one.calls,
+        c.get("faults", 0),
+        c.get("pte_reads", 0),
+        entries(c),
+        c.get("unfolds", 0),
+        c.get("folds", 0),
+        tlbi(c),
+        dsb(c),
+    )
 
 
 def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .. import bits as b
-from ..counters import dsb, tlbi
+from ..counters import dsb, entries, tlbi
 from ..errors import LayoutError, SyscallError
 from ..machine import Machine
 from ..reference import madvise as m
@@ -100,7 +100,7 @@ class Cost:
         self.dsb += dsb(counters)
         self.unfolds += counters["unfolds"]
         self.folds += counters["folds"]
-        self.ptes += counters["pte_writes"] + counters["pte_xchg"]
+        self.ptes += entries(counters)
 
     def __iadd__(self, other: Cost) -> Cost:
         """Take in what other calls cost."""
