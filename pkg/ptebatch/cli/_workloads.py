@@ -13,7 +13,7 @@ from ..operations import parse_protection
 from ..report import parse_size, size_text
 from ..simulate.runs import kernel_machines
 from ..workloads import CALLS, Called, Lived, call_layout, parse, parse_calls, run_workload
-from ._print import Column, put, put_csv, put_json, table
+from ._print import Column, filled, put, put_csv, put_json, table
 
 __all__ = ["asks_calls", "compare_calls", "compare_workload"]
 
@@ -32,7 +32,7 @@ _COLUMNS = (
     Column("TLBI", number=True),
     Column("DSB", number=True),
     Column("present", number=True),
-    Column("folded"),
+    Column("folded", wraps=True),
 )
 
 #: options of compare that say what a call starts from or how it is made
@@ -43,14 +43,15 @@ NOT_FOR_WORKLOADS = (
 _NAMES = {"range": "ranges", "from": "before"}
 
 NOTE = """\
-All numbers are counted events of the model, none is a time. present: at most. folded:
-share of it in folded contpte blocks or under PMD entries, at the start and after
-each round. The programs run on the reference, the slow form of the model."""
+All numbers are counted events of the model, none is a time. present: at most.
+folded: share of it in folded contpte blocks or under PMD entries, at the start
+and after each round. Columns of zeros are left out. The programs run on the
+reference, the slow form of the model."""
 
 
 def compare_workload(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Run a workload on every kernel and with every size of folios, and print it."""
-    _refuse(args, NOT_FOR_WORKLOADS, "is for one call and what it starts from; leave it out, --workload makes its own memory")
+    _refuse(args, NOT_FOR_WORKLOADS, "is for one call and what it starts from", ", --workload makes its own memory")
     row, values = parse(args.workload)
     machines = kernel_machines(args.kernels or KERNELS, args.machine or "")
     page = machines[0].page_size
@@ -65,14 +66,20 @@ def compare_workload(args: argparse.Namespace, say: Callable[[str], None]) -> No
         put_csv([_flat(each) for each in lived])
     else:
         shown = ", ".join(f"{key}={size_text(v) if row.parameters[key].size else v}" for key, v in values.items())
-        rows = table(_COLUMNS, [_cells(each, page) for each in lived])
-        put(f"{row.name}: {row.summary}\n{shown}\n\n{rows}\n\n{_said(lived, page)}\n{NOTE}")
+        rows = _without_zeros([_cells(each, page) for each in lived])
+        put(f"{filled(f'{row.name}: {row.summary}')}\n{filled(shown)}\n\n{rows}\n\n{filled(_said(lived, page))}\n{NOTE}")
+
+
+def _without_zeros(rows: list[list[str]]) -> str:
+    """The table, without columns in which nothing was counted: it is to fit a terminal."""
+    keep = [i for i in range(len(_COLUMNS)) if any(row[i] != "0" for row in rows)]
+    return table([_COLUMNS[i] for i in keep], [[row[i] for i in keep] for row in rows])
 
 
 def _cells(one: Lived, page: int) -> list[str]:
     c = one.counters
     numbers = (sum(one.calls.values()), c.get("faults", 0), c.get("wp_page_copy", 0), c["unfolds"], c["folds"], one.tlbi, one.dsb)
-    shares = " ".join(f"{100 * each.share:.0f}%" for each in one.rounds)
+    shares = " ".join(f"{100 * each.share:.0f}" for each in one.rounds) + "%"
     present = size_text(max(each.mapped for each in one.rounds) * page)
     return [size_text(page << one.order), one.machine.release, *map(str, numbers), present, shares]
 
@@ -107,7 +114,7 @@ _CALL_COLUMNS = (
     Column("layout"),
     Column("call"),
     Column("kernel"),
-    *(Column(head, number=True) for head in ("faults", "reads", "entries", "unfolds", "folds", "TLBI", "DSB")),
+    *(Column(head, number=True) for head in ("faults", "reads", "writes", "unfolds", "folds", "TLBI", "DSB")),
     Column("folded", number=True),
 )
 _NOT_FOR_CALLS = (
@@ -122,7 +129,7 @@ def asks_calls(args: argparse.Namespace) -> bool:
 
 def compare_calls(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Make the calls of --op on each layout and kernel, and print what each cost."""
-    _refuse(args, _NOT_FOR_CALLS, f"goes with ro, rw and none only; leave it out of --op {args.op}")
+    _refuse(args, _NOT_FOR_CALLS, "goes with ro, rw and none only", f" of --op {args.op}")
     calls = parse_calls(args.op)
     machines = kernel_machines(args.kernels or KERNELS, args.machine or "")
     size = parse_size(args.size) if args.size is not None else CALL_SIZE
@@ -157,9 +164,9 @@ def compare_calls(args: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 
 NOTE_CALLS = """\
-Each kernel with its own loop. reads: of PTEs. entries: PTEs written or exchanged.
-folded: share of what is mapped then. All numbers are counted events of the model,
-none is a time."""
+Each kernel with its own loop. reads: of PTEs. writes: PTEs stored or
+exchanged. folded: share of what is mapped then. All numbers are counted events
+of the model, none is a time."""
 
 
 def _cost(one: Called) -> tuple[int, ...]:
@@ -176,8 +183,8 @@ def _cost(one: Called) -> tuple[int, ...]:
     )
 
 
-def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
+def _refuse(args: argparse.Namespace, options: Sequence[str], why: str, where: str) -> None:
     """Refuse options that are given and that there is no use for."""
     for option in options:
         if getattr(args, _NAMES.get(option, option), None) not in (None, False):
-            raise PtebatchError(f"--{option} {why}")
+            raise PtebatchError(f"--{option} {why}; leave it out{where}")

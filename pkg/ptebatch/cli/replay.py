@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, PtebatchError
 from ..report import parse_size, size_text
 from ..simulate.runs import kernel_machines
-from ._print import Column, progress, put, put_json, table
+from ._print import Column, filled, progress, put, put_json, table
 
 if TYPE_CHECKING:
     from ..workloads.replay import Cost, Replayed
@@ -122,17 +122,17 @@ def _text(args: argparse.Namespace, found: list[Replayed], page: int) -> str:
         [[str(line), str(cost.tlbi), str(cost.ptes), text] for line, text, cost in last.dearest],
     )
     parts = [
-        f"{args.file}, touched: {args.touch}\n\n{whole}\n\n{_said(found, page)}",
+        f"{args.file}, touched: {args.touch}\n\n{whole}\n\n{filled(_said(found, page))}",
         f"{named}, by call:\n\n{by_call}",
         f"the dearest calls:\n\n{dear}",
     ]
     if last.unread:
         more = len(last.unread) - SHOWN
-        lines = [f"  line {each.line}: {each.why}" for each in last.unread[:SHOWN]]
+        lines = [filled(f"  line {each.line}: {each.why}") for each in last.unread[:SHOWN]]
         parts.append("\n".join(["not replayed:", *lines, *([f"  and {more} more; --json has all"] if more > 0 else [])]))
-    said = [f"  {what} ({nr} times)" for what, nr in last.assumed.items()]
+    said = [filled(f"  {what} ({nr} times)") for what, nr in last.assumed.items()]
     parts.append("\n".join(["assumed:", f"  of what becomes writable, pages are written: {args.touch}", *said]))
-    parts.append("All numbers are counted events of the model, none is a time. entries: PTEs written or exchanged.")
+    parts.append(filled("All numbers are counted events of the model, none is a time. entries: PTEs written or exchanged."))
     return "\n\n".join(parts)
 
 
